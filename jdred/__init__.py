@@ -1,0 +1,1 @@
+"""jdred: Deep REDundancy for speech, in JAX."""

@@ -1,0 +1,120 @@
+"""Sizes, rates and model configurations: the only place where they stand.
+
+Signal: 16 kHz mono. A *frame* is 10 ms, a *packet* 20 ms (two frames, one latent), a *chunk* 40 ms (four frames,
+what one latent decodes to).
+"""
+
+from dataclasses import dataclass
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_SAMPLES = 160
+PACKET_FRAMES = 2
+PACKET_SAMPLES = PACKET_FRAMES * FRAME_SAMPLES
+PACKETS_PER_SECOND = SAMPLE_RATE_HZ // PACKET_SAMPLES
+CHUNK_FRAMES = 4
+CHUNK_PACKETS = CHUNK_FRAMES // PACKET_FRAMES
+
+NUM_BANDS = 18
+NUM_FEATURES = 20
+"""18 cepstra, pitch (log2 law), pitch correlation."""
+NUM_BURG = 36
+LPC_ORDER = 16
+PREEMPHASIS = 0.85
+MIN_PERIOD = 32
+MAX_PERIOD = 256
+
+NUM_LEVELS = 16
+"""Quantiser levels: 0 is the finest, 15 the coarsest."""
+MAX_CHUNKS = 26
+"""The longest redundancy of one packet: 1.04 s."""
+HISTORY_LATENTS = MAX_CHUNKS * CHUNK_PACKETS
+MAX_PAYLOAD_BYTES = 1000
+
+
+@dataclass(frozen=True)
+class RDOVAEConfig:
+    """Architecture of the RDO-VAE; the defaults are the network of libopus 1.6 (``facts``: 0.40 M + 0.53 M weights).
+
+    ``latent_dim`` and ``state_dim`` are 80 while training; the rate term empties most of them and
+    ``rdovae.deploy`` prunes those.
+    """
+
+    architecture: str = "dense"
+    """``dense`` (libopus 1.6, every layer sees all before it) or ``paper`` (ICASSP 2023, a feed-forward chain)."""
+    latent_dim: int = 80
+    state_dim: int = 80
+    blocks: int = 5
+    """GRU + convolution blocks (``dense``) or GRU + dense pairs (``paper`` has 3)."""
+    encoder_width: int = 64
+    encoder_gru: int = 32
+    encoder_conv: int = 64
+    decoder_width: int = 96
+    decoder_gru: int = 64
+    decoder_conv: int = 32
+    state_hidden: int = 128
+    level_input: bool = True
+    """The decoder is told each chunk's level as ``level / 8 - 1``."""
+    pvq_pulses: int = 0
+    """> 0: the state is quantised on the unit sphere by PVQ with so many pulses (``paper``: 82)."""
+
+    @classmethod
+    def paper(cls) -> "RDOVAEConfig":
+        """The network of the ICASSP 2023 paper (widths of its first PyTorch port)."""
+        return cls(architecture="paper", state_dim=24, blocks=3, encoder_width=256, encoder_gru=256, decoder_width=256,
+                   decoder_gru=256, level_input=False, pvq_pulses=82)
+
+
+@dataclass(frozen=True)
+class LPCNetConfig:
+    """Architecture of the LPCNet vocoder: frame-rate network, two GRUs at sample rate, a binary tree of 8 levels."""
+
+    gru_a: int = 192
+    gru_b: int = 32
+    condition: int = 128
+    """Width of the frame-rate network and of its output."""
+    embedding: int = 64
+    """Width of the mu-law embeddings; at load time they fold into the GRU input tables."""
+    pitch_embedding: int = 64
+    lookahead_frames: int = 0
+    """Frames of features beyond the one spoken that the frame-rate network may see (0 for PLC)."""
+    lpc_gamma: float = 1.0
+    """Bandwidth expansion of the LPC: ``a_j *= gamma**j``."""
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Architecture of the PLC feature predictor."""
+
+    width: int = 128
+    gru: int = 192
+
+
+@dataclass(frozen=True)
+class SenderConfig:
+    """How a sender splits its bits."""
+
+    bitrate_bps: int = 24_000
+    """Rate of the Opus core, LBRR apart when ``lbrr_bitrate_bps`` is set; DRED rides on top of it."""
+    lbrr: bool = False
+    expected_loss: float = 0.2
+    """Fraction of packets that the encoder should expect to be lost, 0 .. 1; drives LBRR."""
+    complexity: int = 10
+    dred_duration_ms: int = 1040
+    """0 (no DRED) .. 1040, in steps of 40."""
+    level: int = 6
+    """Quantiser level of the newest chunk, 0 .. 15."""
+    slope: int = 5
+    """Index 0 .. 7 into ``bitstream.payload.SLOPES``: how fast levels rise with age."""
+    max_level: int = 15
+
+
+@dataclass(frozen=True)
+class ReceiverConfig:
+    """How a receiver plays."""
+
+    playout_delay_ms: int = 1040
+    """How long a gap may wait for the packet that repairs it; 0 conceals at once."""
+    use_lbrr: bool = True
+    use_dred: bool = True
+    seed: int = 0
+    """Of the vocoder's sampling."""
