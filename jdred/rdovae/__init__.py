@@ -1,0 +1,43 @@
+"""Features to latents and back: the rate-distortion-optimised variational autoencoder.
+
+The encoder runs forwards, one latent every 20 ms; the decoder runs backwards in time from a coded state, four feature
+rows a latent (Valin, Büthe, Mustafa, "Low-bitrate redundancy coding of speech using a rate-distortion-optimized
+variational autoencoder", ICASSP 2023).
+"""
+
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jdred.config import NUM_LEVELS, RDOVAEConfig
+from jdred.rdovae.decoder import DecoderInput, make_decoder
+from jdred.rdovae.encoder import make_encoder
+from jdred.rdovae.quantizer import Quantizer, dequantize, symbols
+
+
+class RDOVAE(nnx.Module):
+    """Encoder, decoder and the quantisers of latents and states: everything that sender and receiver share."""
+
+    def __init__(self, config: RDOVAEConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = make_encoder(config, rngs=rngs)
+        self.decoder = make_decoder(config, rngs=rngs)
+        self.latent_quantizer = Quantizer(NUM_LEVELS, config.latent_dim)
+        self.state_quantizer = Quantizer(NUM_LEVELS, config.state_dim)
+
+    def quantize(
+        self, latents: Float[Array, "chunks latent"], state: Float[Array, "state"], levels: Int[Array, "chunks"]
+    ) -> tuple[Int[Array, "chunks latent"], Int[Array, "state"]]:
+        """Symbols of a redundancy: latents newest first at their levels, the state at the newest one's level."""
+        return symbols(latents, self.latent_quantizer.at(levels)), symbols(state, self.state_quantizer.at(levels[0]))
+
+    def reconstruct(
+        self, latents: Int[Array, "chunks latent"], state: Int[Array, "state"], levels: Int[Array, "chunks"]
+    ) -> Float[Array, "rows 20"]:
+        """Feature rows, newest first, from the symbols of a redundancy."""
+        start = dequantize(state, self.state_quantizer.at(levels[0]))
+        values = dequantize(latents, self.latent_quantizer.at(levels))
+        _, rows = self.decoder.scan(self.decoder.start(start), DecoderInput(values, levels))
+        return rows.reshape(-1, rows.shape[-1])
+
+
+__all__ = ["RDOVAE", "DecoderInput", "Quantizer"]

@@ -6,6 +6,7 @@ Every model is a ``Task``; ``loop.fit`` trains any of them.
 from typing import Any, Protocol
 
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 
@@ -16,6 +17,9 @@ class Task(Protocol):
 
     def init(self, seed: int) -> PyTree:
         """Fresh parameters."""
+
+    def optimizer(self, total_steps: int) -> optax.GradientTransformation:
+        """The optimiser with its schedule."""
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One batch; every array has the batch axis first (it is sharded over the devices)."""

@@ -1,0 +1,94 @@
+"""The rate-controllable quantiser: one set of scale, dead zone and Laplace parameters a level and a dimension.
+
+Soft and hard quantisation differ by one line each. Nothing here knows a network.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+PARAMETERS_PER_DIM = 6
+DEAD_ZONE_UNIT = 0.05
+
+
+class Laplace(NamedTuple):
+    """Quantiser parameters of every dimension at the wanted levels, all ``[..., dim]``."""
+
+    scale: Float[Array, "... dim"]
+    """Steps per unit: the step is ``1 / scale``."""
+    dead_zone: Float[Array, "... dim"]
+    decay_soft: Float[Array, "... dim"]
+    """Laplace decay r of the differentiable rate, 0 .. 1."""
+    decay: Float[Array, "... dim"]
+    """Laplace decay r of the coder."""
+    p0: Float[Array, "... dim"]
+    """Probability of the symbol 0 in the coder."""
+
+
+class Quantizer(nnx.Module):
+    """The trained table ``raw`` [levels, 6, dim] and its meaning at a level."""
+
+    def __init__(self, levels: int, dim: int):
+        self.raw = nnx.Param(jnp.zeros((levels, PARAMETERS_PER_DIM, dim)))
+
+    def at(self, level: Int[Array, "..."]) -> Laplace:
+        """Parameters at each of the given levels (0 .. 15)."""
+        raw = self.raw[...][level]
+        theta = jax.nn.sigmoid(raw[..., 4, :])
+        decay = jax.nn.sigmoid(raw[..., 5, :])
+        return Laplace(
+            scale=jax.nn.softplus(raw[..., 0, :]),
+            dead_zone=DEAD_ZONE_UNIT * jax.nn.softplus(raw[..., 1, :]),
+            decay_soft=jax.nn.sigmoid(raw[..., 3, :]),
+            decay=decay,
+            p0=1 - decay ** (0.5 + 0.5 * theta),
+        )
+
+
+def compress(z: Float[Array, "... dim"], at: Laplace) -> Float[Array, "... dim"]:
+    """Scale to steps and pull small values towards zero; the dead zone is not undone by the decoder."""
+    y = at.scale * z
+    return y - at.dead_zone * jnp.tanh(y / (at.dead_zone + 0.1))
+
+
+def round_straight_through(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Rounded value, gradient of the identity."""
+    return u + jax.lax.stop_gradient(jnp.floor(u + 0.5) - u)
+
+
+def symbols(z: Float[Array, "... dim"], at: Laplace) -> Int[Array, "... dim"]:
+    """The integers that are coded."""
+    return jnp.floor(compress(z, at) + 0.5).astype(jnp.int32)
+
+
+def dequantize(q: Float[Array, "... dim"] | Int[Array, "... dim"], at: Laplace) -> Float[Array, "... dim"]:
+    """What the decoder sees."""
+    return q / at.scale
+
+
+def pvq(z: Float[Array, "... dim"], pulses: int, iterations: int = 10) -> Float[Array, "... dim"]:
+    """Pyramid vector quantiser on the unit sphere, straight-through (the coded state of the ICASSP 2023 paper).
+
+    Searches the integer vector of L1 norm ``pulses`` nearest to z by rescaling the target until its rounding has that
+    norm, then normalises to unit L2.
+    """
+    unit = z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-15)
+    size = jnp.abs(unit)
+    target = pulses * size / (jnp.sum(size, axis=-1, keepdims=True) + 1e-15)
+
+    def rescale(target: Array) -> Array:
+        k = jnp.round(target)
+        total = jnp.sum(k, axis=-1, keepdims=True)
+        # The smallest factor that moves one more component over its next half step, in the direction that is needed.
+        up = jnp.min((k + 0.5) / jnp.maximum(target, 1e-9), axis=-1, keepdims=True) * (1 + 1e-6)
+        down = jnp.max(jnp.where(k > 0, (k - 0.5) / jnp.maximum(target, 1e-9), 0), axis=-1, keepdims=True) * (1 - 1e-6)
+        return target * jnp.where(total < pulses, up, jnp.where(total > pulses, down, 1.0))
+
+    for _ in range(iterations):
+        target = rescale(target)
+    k = jnp.round(target) * jnp.sign(unit)
+    nearest = k / (jnp.linalg.norm(k, axis=-1, keepdims=True) + 1e-15)
+    return unit + jax.lax.stop_gradient(nearest - unit)

@@ -1,0 +1,210 @@
+"""One training loop for every model: data parallel over a mesh, resumable to the same step, logged to CSV."""
+
+import csv
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
+
+from jdred import weights
+from jdred.training import Task, checkpoint
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long to train and what to write."""
+
+    total_steps: int = 20_000
+    """Where the learning rate schedule ends."""
+    minutes: float = 1e9
+    """Stop (resumable) after so many minutes of this run."""
+    seed: int = 0
+    ema: float = 0.998
+    """Decay per step of the averaged weights, which are the ones validated and exported."""
+    log_every: int = 20
+    validate_every: int = 200
+    checkpoint_every: int = 200
+
+
+def make_train_step(task: Task, template: Any, optimizer: optax.GradientTransformation, mesh: Mesh, ema: float):
+    """Compile ``(state, batch, key) -> (state, figures)``; loss and gradients are averaged over the mesh."""
+
+    def local(arrays: dict[str, Array], batch: dict[str, Array], key: Array, step: Array):
+        key = jax.random.fold_in(jax.random.fold_in(key, step), jax.lax.axis_index("data"))
+
+        def loss(arrays):
+            return task.loss(weights.unflatten(template, arrays), batch, key, step)
+
+        (value, figures), gradient = jax.value_and_grad(loss, has_aux=True)(arrays)
+        return jax.lax.pmean(({"loss": value, **figures}, gradient), "data")
+
+    shared = jax.shard_map(
+        local, mesh=mesh, in_specs=(P(), P("data"), P(), P()), out_specs=P(), check_vma=False
+    )
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: dict[str, PyTree], batch: dict[str, Array], key: Array):
+        figures, gradient = shared(state["arrays"], batch, key, state["step"])
+        update, optimizer_state = optimizer.update(gradient, state["optimizer"], state["arrays"])
+        arrays = optax.apply_updates(state["arrays"], update)
+        # The average starts as a plain mean, so that the initial weights do not linger in it.
+        decay = jnp.minimum(ema, (1 + state["step"]) / (10 + state["step"]))
+        average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], arrays)
+        figures["gradient_norm"] = optax.global_norm(gradient)
+        new = {"arrays": arrays, "ema": average, "optimizer": optimizer_state, "step": state["step"] + 1}
+        return new, figures
+
+    return step
+
+
+def batches(task: Task, seed: int, start: int, mesh: Mesh) -> Iterator[dict[str, Array]]:
+    """Batches of steps ``start``, ``start + 1``, ...; each depends on seed and step only. One is made ahead."""
+    sharding = NamedSharding(mesh, P("data"))
+
+    def make(step: int) -> dict[str, Array]:
+        host = task.batch(np.random.default_rng([seed, step, jax.process_index()]))
+        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in host.items()}
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(make, start)
+        step = start
+        while True:
+            step += 1
+            ready, ahead = ahead.result(), pool.submit(make, step)
+            yield ready
+
+
+class CsvLog:
+    """Rows of figures, one file, columns as they come first; appends after a resume."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def row(self, **figures: float) -> None:
+        """Append one row; a new column starts a new header line's worth of columns only in a new file."""
+        exists = self.path.exists()
+        if exists:
+            with self.path.open(newline="") as file:
+                columns = next(csv.reader(file))
+        else:
+            columns = list(figures)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            if not exists:
+                writer.writeheader()
+            writer.writerow(figures)
+
+
+def _progress(step: int, total: int, seconds_per_step: float, figures: dict[str, float]) -> None:
+    """One line: rewritten on a terminal, plain elsewhere."""
+    left = (total - step) * seconds_per_step
+    text = f"step {step}/{total}  {seconds_per_step:.3f} s/step  left {left / 60:.0f} min  " + "  ".join(
+        f"{k} {v:.4g}" for k, v in figures.items()
+    )
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:160]}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def fit(
+    task: Task, folder: Path, config: FitConfig, *, initial: dict[str, np.ndarray] | None = None,
+    on_best: Callable[[dict[str, np.ndarray], dict[str, Any]], None] | None = None,
+) -> dict[str, float]:
+    """Train until ``total_steps`` or ``minutes``, going on from the newest checkpoint in ``folder``.
+
+    Args:
+      folder: gets ``checkpoints/``, ``best.npz`` (averaged weights of the best validation), ``train.csv``, ``validation.csv``.
+      initial: arrays to start from (shipped weights) where there is no checkpoint yet.
+      on_best: called with the averaged arrays and the figures at each best validation.
+    Returns:
+      the figures of the last validation.
+    Raises:
+      FloatingPointError: the loss is no longer finite.
+    """
+    folder = Path(folder)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    optimizer = task.optimizer(config.total_steps)
+    template = weights.abstract(lambda: task.init(config.seed))
+    saver = checkpoint.open_folder(folder / "checkpoints")
+    state, best = _initial_state(task, template, optimizer, config, saver, initial)
+    replicated = NamedSharding(mesh, P())
+    state = jax.device_put(state, replicated)
+    train_step = make_train_step(task, template, optimizer, mesh, config.ema)
+    validate = _validator(task, template)
+    train_log, validation_log = CsvLog(folder / "train.csv"), CsvLog(folder / "validation.csv")
+    key, begin, figures = jax.random.key(config.seed), time.monotonic(), {}
+    start = step = int(state["step"])
+    mark, mark_step = time.monotonic(), step
+    for batch in batches(task, config.seed, start, mesh):
+        if step >= config.total_steps:
+            break
+        state, train_figures = train_step(state, batch, key)
+        step += 1
+        over = (time.monotonic() - begin) / 60 > config.minutes or step == config.total_steps
+        if step % config.log_every == 0:
+            row = {k: float(v) for k, v in train_figures.items()}
+            if not np.isfinite(row["loss"]):
+                raise FloatingPointError(f"loss {row['loss']} at step {step}; the last checkpoint is kept")
+            pace = (time.monotonic() - mark) / (step - mark_step)
+            train_log.row(step=step, seconds_per_step=pace, **row)
+            _progress(step, config.total_steps, pace, row)
+            mark, mark_step = time.monotonic(), step
+        if step % config.validate_every == 0 or over:
+            arrays = {k: np.asarray(v) for k, v in state["ema"].items()}
+            figures = validate(arrays)
+            validation_log.row(step=step, **figures)
+            _progress(step, config.total_steps, 0.0, {f"validation {k}": v for k, v in figures.items()})
+            if figures["loss"] < best:
+                best = figures["loss"]
+                weights.write(folder / "best.npz", arrays, {**task.config(), "step": step, **figures}, half=False)
+                if on_best is not None:
+                    on_best(arrays, {"step": step, **figures})
+            mark, mark_step = time.monotonic(), step
+        if step % config.checkpoint_every == 0 or over:
+            checkpoint.save(saver, step, state, {"config": task.config(), "best": float(best)})
+        if over:
+            break
+    saver.close()
+    return figures
+
+
+def _initial_state(task, template, optimizer, config, saver, initial):
+    """State and best validation so far: from the newest checkpoint, from given arrays, or fresh."""
+    if initial is not None:
+        weights.check(template, initial, "initial weights")
+        arrays = {k: jnp.asarray(v) for k, v in initial.items()}
+    else:
+        arrays = weights.flatten(task.init(config.seed))
+    state = {
+        "arrays": arrays,
+        "ema": jax.tree.map(jnp.copy, arrays),
+        "optimizer": optimizer.init(arrays),
+        "step": jnp.zeros((), jnp.int32),
+    }
+    if checkpoint.latest_step(saver) is None:
+        return state, np.inf
+    state, meta = checkpoint.load(saver, state)
+    return state, meta["best"]
+
+
+def _validator(task: Task, template: Any):
+    """``task.validate`` on flat arrays, figures as plain floats."""
+
+    def validate(arrays: dict[str, np.ndarray]) -> dict[str, float]:
+        model = weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})
+        return {k: float(v) for k, v in task.validate(model).items()}
+
+    return validate

@@ -1,0 +1,123 @@
+"""Training the RDO-VAE: four-second sequences, random payload-like cuts, constant and rising levels."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array
+
+from jdred.bitstream.payload import SLOPES
+from jdred.config import NUM_LEVELS, RDOVAEConfig
+from jdred.rdovae import RDOVAE
+from jdred.rdovae.loss import RDOVAELossConfig, Runs, num_chunks, rate_distortion
+from jdred.training.corpus import Prepared
+
+RUNS_PER_PHASE = 4
+
+
+@dataclass(frozen=True)
+class RDOVAESettings:
+    model: RDOVAEConfig = RDOVAEConfig()
+    loss: RDOVAELossConfig = RDOVAELossConfig()
+    batch: int = 32
+    frames: int = 400
+    """Length of a training sequence in 10 ms frames, even."""
+    learning_rate: float = 3e-3
+    decay: float = 1e-4
+    """Learning rate falls as ``1 / (1 + decay * step)``, and in the last fifth of the steps to a tenth of that."""
+    warmup_steps: int = 100
+    constant_levels: float = 0.5
+    """Share of sequences with one level throughout; the others rise with age as real payloads do."""
+    validation_sequences: int = 32
+    validation_levels: tuple[int, ...] = (0, 3, 6, 9, 12, 15)
+
+
+@dataclass(frozen=True)
+class RDOVAETask:
+    """``jdred.training.Task`` of the RDO-VAE."""
+
+    train: Prepared
+    validation: Prepared
+    settings: RDOVAESettings = field(default_factory=RDOVAESettings)
+    name: str = "rdovae"
+
+    def init(self, seed: int) -> RDOVAE:
+        return RDOVAE(self.settings.model, rngs=nnx.Rngs(seed))
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
+
+    def optimizer(self, total_steps: int) -> optax.GradientTransformation:
+        settings = self.settings
+
+        def rate(step: Array) -> Array:
+            warm = jnp.minimum(1.0, (step + 1) / settings.warmup_steps)
+            tail = jnp.clip((total_steps - step) / (0.2 * total_steps), 0.1, 1.0)
+            return settings.learning_rate * warm * tail / (1 + settings.decay * step)
+
+        return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate, b1=0.8, b2=0.95))
+
+    def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        settings = self.settings
+        features = self.train.crops(rng, settings.batch, settings.frames)["features"]
+        newest = random_cuts(rng, settings.batch, num_chunks(settings.frames))
+        first = rng.integers(NUM_LEVELS, size=newest.shape[:2] + (1,))
+        slope = np.asarray(SLOPES)[rng.integers(len(SLOPES), size=first.shape)]
+        slope = np.where(rng.random((settings.batch, 1, 1)) < settings.constant_levels, 0, slope)
+        return {"features": features, "newest": newest, "level": rising_levels(newest, first, slope)}
+
+    def loss(self, parameters: RDOVAE, batch: dict[str, Array], key: Array, step: Array):
+        return objective(self.settings, parameters, batch, key, step)
+
+    def validate(self, parameters: RDOVAE) -> dict[str, float]:
+        """Objective, distortion and bits, means over the validation levels and by level."""
+        batch = self._validation_batch()
+        figures = {}
+        totals = []
+        for level in self.settings.validation_levels:
+            batch["level"] = np.full_like(batch["newest"], level)
+            # An endless step: the ramps of the rate weights are over, so that figures of all steps compare.
+            loss, parts = _compiled_objective(self.settings, parameters, batch, jax.random.key(0), jnp.asarray(1e9))
+            totals.append([float(loss), *map(float, parts.values())])
+            figures |= {f"{k}_{level}": float(v) for k, v in parts.items()}
+        means = np.mean(totals, axis=0)
+        return {"loss": means[0], **dict(zip(parts, means[1:], strict=True)), **figures}
+
+    def _validation_batch(self) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(1)
+        settings = self.settings
+        features = self.validation.crops(rng, settings.validation_sequences, settings.frames)["features"]
+        return {
+            "features": features,
+            "newest": random_cuts(rng, settings.validation_sequences, num_chunks(settings.frames)),
+        }
+
+
+def objective(settings: RDOVAESettings, parameters: RDOVAE, batch: dict[str, Array], key: Array, step: Array):
+    """The training objective on a batch as the task makes it."""
+    runs = Runs(*(jnp.transpose(batch[k], (2, 1, 0)) for k in ("newest", "level")))
+    features = jnp.swapaxes(batch["features"], 0, 1)
+    return rate_distortion(parameters, features, runs, key, step, settings.loss, RUNS_PER_PHASE)
+
+
+_compiled_objective = jax.jit(objective, static_argnums=0)
+
+
+def random_cuts(rng: np.random.Generator, batch: int, chunks: int) -> np.ndarray:
+    """[batch, 2, chunks] int32, 1 where a run begins: the newest chunk and three random ones of each phase."""
+    newest = np.zeros((batch, 2, chunks), np.int32)
+    newest[..., 0] = 1
+    for row in newest.reshape(-1, chunks):
+        row[rng.choice(np.arange(1, chunks), RUNS_PER_PHASE - 1, replace=False)] = 1
+    return newest
+
+
+def rising_levels(newest: np.ndarray, first: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Level of each chunk: ``first`` at the newest of a run, rising with age by ``slope / 16`` a chunk, at most 15."""
+    position = np.arange(newest.shape[-1])
+    age = position - np.maximum.accumulate(np.where(newest > 0, position, 0), axis=-1)
+    return np.minimum(NUM_LEVELS - 1, first + (slope * age + 8) // 16).astype(np.int32)
