@@ -1,0 +1,85 @@
+"""The 18 bands: window, spectrum, triangular band energies, floors and the orthonormal DCT to cepstra and back."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jdred.config import FRAME_SAMPLES, NUM_BANDS
+
+WINDOW_SAMPLES = 2 * FRAME_SAMPLES
+EDGES = 4 * np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 34, 40])
+"""Band centres in FFT bins of 50 Hz."""
+LOG_FLOOR = 1e-2
+TOTAL_DROP = 8.0
+"""The floor under the loudest lower band, in log10 units (80 dB)."""
+BAND_DROP = 2.5
+"""The floor under the band below, in log10 units (25 dB)."""
+CEPSTRUM_OFFSET = 4.0
+"""What is taken off c_0."""
+
+
+def _window() -> np.ndarray:
+    n = np.arange(WINDOW_SAMPLES)
+    return np.sin(np.pi / 2 * np.sin(np.pi * (n + 0.5) / WINDOW_SAMPLES) ** 2)
+
+
+def _triangles() -> np.ndarray:
+    """[18, 161]: the weight of every bin in every band; each bin shares one unit between its two neighbours."""
+    weights = np.zeros((NUM_BANDS, WINDOW_SAMPLES // 2 + 1))
+    for band, (start, stop) in enumerate(zip(EDGES[:-1], EDGES[1:], strict=True)):
+        rise = np.arange(stop - start) / (stop - start)
+        weights[band, start:stop] += 1 - rise
+        weights[band + 1, start:stop] += rise
+    return weights
+
+
+def _dct() -> np.ndarray:
+    """[18, 18]: row k is the k-th orthonormal DCT-II basis."""
+    k, i = np.mgrid[:NUM_BANDS, :NUM_BANDS]
+    basis = np.sqrt(2 / NUM_BANDS) * np.cos(np.pi * k * (i + 0.5) / NUM_BANDS)
+    basis[0] *= np.sqrt(0.5)
+    return basis
+
+
+TRIANGLES = _triangles()
+DCT = _dct()
+WINDOW = _window()
+_ENDS_DOUBLED = np.where(np.isin(np.arange(NUM_BANDS), [0, NUM_BANDS - 1]), 2.0, 1.0)
+_SUM_BANDS = np.float32((TRIANGLES * _ENDS_DOUBLED[:, None]).T)
+"""[161, 18]: the two end bands have half a triangle only and count twice."""
+
+
+def power_spectrum(x: Float[Array, "... 320"]) -> Float[Array, "... 161"]:
+    """``|FFT(x) / 320|^2``. The scale matters, as the floors of the logarithm are absolute."""
+    spectrum = jnp.fft.rfft(x) / WINDOW_SAMPLES
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def band_energies(power: Float[Array, "... 161"]) -> Float[Array, "... 18"]:
+    """Sum a power spectrum over the triangular bands."""
+    return power @ _SUM_BANDS
+
+
+def cepstrum_from_energies(energies: Float[Array, "... 18"]) -> Float[Array, "... 18"]:
+    """Band energies (int16 units squared) to the cepstrum: log10, floors, DCT, c_0 - 4.
+
+    No band falls more than 25 dB under the one below it or 80 dB under the loudest of those.
+    """
+    raw = jnp.log10(LOG_FLOOR + energies)
+    loudest = follow = jnp.full(raw.shape[:-1], -2.0)
+    floored = []
+    for band in range(NUM_BANDS):
+        follow = jnp.maximum(jnp.maximum(loudest - TOTAL_DROP, follow - BAND_DROP), raw[..., band])
+        loudest = jnp.maximum(loudest, follow)
+        floored.append(follow)
+    return (jnp.stack(floored, axis=-1) @ np.float32(DCT.T)).at[..., 0].add(-CEPSTRUM_OFFSET)
+
+
+def log_energies_from_cepstrum(cepstrum: Float[Array, "... 18"]) -> Float[Array, "... 18"]:
+    """The inverse DCT: log10 of the (floored) band energies."""
+    return cepstrum.at[..., 0].add(CEPSTRUM_OFFSET) @ np.float32(DCT)
+
+
+def cepstrum(windows: Float[Array, "... 320"]) -> Float[Array, "... 18"]:
+    """Cepstrum of 20 ms of pre-emphasised signal in int16 units. Digital silence gives c_0 = -12.485, the rest 0."""
+    return cepstrum_from_energies(band_energies(power_spectrum(windows * np.float32(WINDOW))))

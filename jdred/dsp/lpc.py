@@ -1,0 +1,76 @@
+"""Linear prediction: coefficients from a cepstrum, and the prediction itself.
+
+Sign: ``A(z) = 1 + sum a_j z^-j``, so the prediction of s[n] is ``-sum a_j s[n-j]``.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jdred.config import LPC_ORDER
+from jdred.dsp import bands
+
+MAX_GAIN = 1e3
+"""Prediction gain (30 dB) at which the recursion stops."""
+_COMPENSATION = np.array(
+    [0.8, *[1] * 7, 2 / 3, *[1 / 2] * 3, 1 / 3, *[1 / 4] * 2, 1 / 5, 1 / 6, 0.173913]  # one over the band's width
+)
+_WHITE_NOISE = 1e-4
+"""-40 dB of white noise on the autocorrelation's first term, relative ..."""
+_NOISE_FLOOR = 26 / 38
+"""... and absolute (int16 units squared); from an integer division in the original code."""
+_LAG_WINDOW = 6e-5
+
+
+def _energies_to_autocorrelation() -> np.ndarray:
+    """[18, 17]: band energies, spread over the bins, through the inverse DFT, with the lag window: all of it linear."""
+    lags, bins = np.arange(LPC_ORDER + 1), np.arange(bands.WINDOW_SAMPLES // 2 + 1)
+    twice = np.where(bins == 0, 1.0, 2.0)[:, None]
+    inverse_dft = twice * np.cos(2 * np.pi * np.outer(bins, lags) / bands.WINDOW_SAMPLES)
+    window = np.where(lags == 0, 1 + _WHITE_NOISE, 1 - _LAG_WINDOW * lags**2)
+    return (_COMPENSATION[:, None] * bands.TRIANGLES) @ inverse_dft * window
+
+
+_AUTOCORRELATION = np.float32(_energies_to_autocorrelation())
+
+
+def levinson(autocorrelation: Float[Array, "... lags"]) -> Float[Array, "... order"]:
+    """The Levinson-Durbin recursion, ``order = lags - 1``.
+
+    Coefficients beyond the order where the prediction gain passes 30 dB stay zero; the mask keeps shapes static and
+    gradients finite. The first term of the autocorrelation must be positive.
+    """
+    total = autocorrelation[..., :1]
+    error, a = total, autocorrelation[..., :0]
+    for order in range(autocorrelation.shape[-1] - 1):
+        mismatch = jnp.sum(a * autocorrelation[..., order:0:-1], axis=-1, keepdims=True)
+        reflection = -(autocorrelation[..., order + 1 : order + 2] + mismatch) / error
+        reflection = jnp.where(error * MAX_GAIN < total, 0.0, reflection)
+        a = jnp.concatenate([a + reflection * a[..., ::-1], reflection], axis=-1)
+        error = error * (1 - reflection**2)
+    return a
+
+
+def lpc_from_cepstrum(cepstrum: Float[Array, "... 18"], gamma: float = 1.0) -> Float[Array, "... 16"]:
+    """LPC of the smooth spectrum that a cepstrum describes.
+
+    ``gamma`` < 1 widens the bandwidths: ``a_j *= gamma**j``.
+    """
+    energies = 10 ** bands.log_energies_from_cepstrum(cepstrum)
+    autocorrelation = (energies @ _AUTOCORRELATION).at[..., 0].add(_NOISE_FLOOR)
+    return levinson(autocorrelation) * np.float32(gamma ** np.arange(1, LPC_ORDER + 1))
+
+
+def predict(a: Float[Array, "... order"], signal: Float[Array, "... order_plus_n"]) -> Float[Array, "... n"]:
+    """``-sum a_j s[n-j]`` for every sample that has ``order`` others before it, and for the one after the last.
+
+    A signal of exactly ``order`` samples gives the one prediction that follows it.
+    """
+    order = a.shape[-1]
+    count = signal.shape[-1] - order + 1
+    return -sum(a[..., j : j + 1] * signal[..., order - 1 - j : order - 1 - j + count] for j in range(order))
+
+
+def residual(a: Float[Array, "... order"], signal: Float[Array, "... order_plus_n"]) -> Float[Array, "... n"]:
+    """``s + sum a_j s[n-j]`` for every sample that has ``order`` others before it."""
+    return signal[..., a.shape[-1] :] - predict(a, signal[..., :-1])
