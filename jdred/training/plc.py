@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jdred.config import NUM_BANDS, PACKET_FRAMES, PredictorConfig
-from jdred.dsp.bands import DCT
+from jdred.dsp.bands import log_energies_from_cepstrum
 from jdred.plc import predictor as inputs
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
@@ -118,9 +118,10 @@ def network_inputs(
     lost: Bool[Array, "... time"],
     burg_known: Bool[Array, "... time"],
 ) -> Float[Array, "... time 57"]:
-    """The rows that the concealer would feed; after a loss the first frame has no features unless it has no Burg."""
-    after_loss = jnp.concatenate([jnp.zeros_like(lost[..., :1]), lost[..., :-1]], axis=-1)
-    x = jnp.where(after_loss[..., None], inputs.resumed(burg), inputs.received(burg, features))
+    """The rows that the concealer would feed: no features of its own for a frame that follows on unheard sound."""
+    unheard = lost | ~burg_known
+    resumes = jnp.concatenate([jnp.zeros_like(unheard[..., :1]), unheard[..., :-1]], axis=-1)
+    x = jnp.where(resumes[..., None], inputs.resumed(burg), inputs.received(burg, features))
     x = jnp.where(burg_known[..., None], x, inputs.described(features))
     return jnp.where(lost[..., None], 0.0, x)
 
@@ -134,7 +135,7 @@ def prediction_loss(
     little correlation costs a bit; the pitch error saturates, so that an octave too far costs no more than one near.
     """
     error = predicted - true
-    bands = error[..., :NUM_BANDS] @ np.float32(DCT)
+    bands = log_energies_from_cepstrum(predicted[..., :NUM_BANDS]) - log_energies_from_cepstrum(true[..., :NUM_BANDS])
     voiced = jnp.clip(4 * true[..., 19:], 0.0, 1.0)
     pitch = jnp.abs(error[..., 18])
 
