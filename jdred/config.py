@@ -72,11 +72,9 @@ class LPCNetConfig:
     gru_b: int = 32
     condition: int = 128
     """Width of the frame-rate network and of its output."""
-    embedding: int = 64
-    """Width of the mu-law embeddings; at load time they fold into the GRU input tables."""
+    embedding: int = 128
+    """Width of the mu-law embedding; at load time it folds into the GRU input tables."""
     pitch_embedding: int = 64
-    lookahead_frames: int = 0
-    """Frames of features beyond the one spoken that the frame-rate network may see (0 for PLC)."""
     lpc_gamma: float = 1.0
     """Bandwidth expansion of the LPC: ``a_j *= gamma**j``."""
 

@@ -116,7 +116,7 @@ gru_recurrence.defvjp(_gru_recurrence_forward, _gru_recurrence_backward)
 
 
 class GRU(nnx.Module):
-    """Gated recurrent unit, "reset after" form (Keras ``reset_after``, PyTorch); gate order update, reset, candidate."""
+    """Gated recurrent unit, "reset after" form (Keras, PyTorch); gate order update, reset, candidate."""
 
     def __init__(self, n_in: int, width: int, *, rngs: nnx.Rngs, use_bias: bool = True):
         self.width = width
