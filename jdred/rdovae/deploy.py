@@ -3,6 +3,7 @@
 The tables are integers because sender and receiver must agree on every probability; the rest stays float.
 """
 
+import re
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool
 
+from jdred import weights
 from jdred.config import NUM_LEVELS
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.quantizer import Quantizer
@@ -33,14 +35,28 @@ def alive(p0: np.ndarray, r: np.ndarray) -> Bool[np.ndarray, "dim"]:
     return ((r > 0) & (p0 < ALWAYS_ZERO_P0)).any(axis=0)
 
 
+def _prune(name: str, array: np.ndarray, latent: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Drop the dead dimensions of one array of the model, by its name in either architecture."""
+    level_row = np.ones(1, bool)
+    if name.startswith("encoder/latent/") or name == "latent_quantizer/raw":
+        return array[..., latent]
+    if name.startswith("encoder/state_out/") or name == "state_quantizer/raw":
+        return array[..., state]
+    if name in ("decoder/input/kernel", "decoder/denses/0/kernel"):
+        return array[np.concatenate([latent, level_row])[: len(array)]]
+    if re.fullmatch(r"decoder/(start_hidden|start_grus/\d+)/kernel", name):
+        return array[state]
+    return array
+
+
 def deploy(model: RDOVAE) -> tuple[RDOVAE, CodingTables]:
     """The pruned model (its configuration tells the new sizes) and its coding tables."""
     latent_p0, latent_r = quantizer_tables(model.latent_quantizer)
     state_p0, state_r = quantizer_tables(model.state_quantizer)
     latent, state = alive(latent_p0, latent_r), alive(state_p0, state_r)
     config = replace(model.config, latent_dim=int(latent.sum()), state_dim=int(state.sum()))
-    pruned = RDOVAE(config, rngs=nnx.Rngs(0))
-    _copy(pruned, model)
-    _prune_heads(pruned, model, latent, state)
+    template = weights.abstract(lambda: RDOVAE(config, rngs=nnx.Rngs(0)))
+    arrays = {name: _prune(name, np.asarray(a), latent, state) for name, a in weights.flatten(model).items()}
+    weights.check(template, arrays, "pruned RDO-VAE")
     tables = CodingTables(latent_p0[:, latent], latent_r[:, latent], state_p0[:, state], state_r[:, state])
-    return pruned, tables
+    return weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()}), tables

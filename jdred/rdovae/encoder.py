@@ -101,9 +101,13 @@ class PaperEncoder(_Encoder):
         self.grus = nnx.List([GRU(c2, c, rngs=rngs) for _ in inputs])
         self.tail = nnx.List([Dense(c, c, rngs=rngs) for _ in range(2)])
         width = len(inputs) * (c + c2) + 2 * c
-        self.convs = nnx.List([CausalConv(width, config.latent_dim, kernel_size=4, rngs=rngs)])
+        self.latent = CausalConv(width, config.latent_dim, kernel_size=4, rngs=rngs)
         self.state_hidden = Dense(width, config.state_hidden, rngs=rngs)
         self.state_out = Dense(config.state_hidden, config.state_dim, rngs=rngs)
+
+    @property
+    def convs(self) -> list[CausalConv]:
+        return [self.latent]
 
     def _forward(self, state: EncoderState, x: Array, run) -> tuple[EncoderState, Encoded]:
         outputs, grus = [], []
@@ -117,7 +121,7 @@ class PaperEncoder(_Encoder):
             x = jnp.tanh(dense(x))
             outputs.append(x)
         x = jnp.concatenate(outputs, axis=-1)
-        memory, latent = run(self.convs[0], state.convs[0], x)
+        memory, latent = run(self.latent, state.convs[0], x)
         return EncoderState(tuple(grus), (memory,)), Encoded(latent, jnp.tanh(self._heads(x)))
 
 

@@ -1,0 +1,8 @@
+"""Train the shipped RDO-VAE: ``python experiments/train_rdovae.py --data DIR --out DIR [--fit.minutes 60]``."""
+
+import tyro
+
+from jdred.training.run import TrainConfig, train
+
+if __name__ == "__main__":
+    print(train("rdovae", tyro.cli(TrainConfig, description=__doc__)))
