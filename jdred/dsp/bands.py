@@ -14,8 +14,8 @@ TOTAL_DROP = 8.0
 """The floor under the loudest lower band, in log10 units (80 dB)."""
 BAND_DROP = 2.5
 """The floor under the band below, in log10 units (25 dB)."""
-CEPSTRUM_OFFSET = 4.0
-"""What is taken off c_0."""
+CEPSTRUM_OFFSET = np.float32([4.0] + [0.0] * (NUM_BANDS - 1))
+"""What is taken off the cepstrum."""
 
 
 def _window() -> np.ndarray:
@@ -42,8 +42,8 @@ def _dct() -> np.ndarray:
 
 
 TRIANGLES = _triangles()
-DCT = _dct()
-WINDOW = _window()
+_DCT = np.float32(_dct())
+_WINDOW = np.float32(_window())
 _ENDS_DOUBLED = np.where(np.isin(np.arange(NUM_BANDS), [0, NUM_BANDS - 1]), 2.0, 1.0)
 _SUM_BANDS = np.float32((TRIANGLES * _ENDS_DOUBLED[:, None]).T)
 """[161, 18]: the two end bands have half a triangle only and count twice."""
@@ -72,14 +72,14 @@ def cepstrum_from_energies(energies: Float[Array, "... 18"]) -> Float[Array, "..
         follow = jnp.maximum(jnp.maximum(loudest - TOTAL_DROP, follow - BAND_DROP), raw[..., band])
         loudest = jnp.maximum(loudest, follow)
         floored.append(follow)
-    return (jnp.stack(floored, axis=-1) @ np.float32(DCT.T)).at[..., 0].add(-CEPSTRUM_OFFSET)
+    return jnp.stack(floored, axis=-1) @ _DCT.T - CEPSTRUM_OFFSET
 
 
 def log_energies_from_cepstrum(cepstrum: Float[Array, "... 18"]) -> Float[Array, "... 18"]:
     """The inverse DCT: log10 of the (floored) band energies."""
-    return cepstrum.at[..., 0].add(CEPSTRUM_OFFSET) @ np.float32(DCT)
+    return (cepstrum + CEPSTRUM_OFFSET) @ _DCT
 
 
 def cepstrum(windows: Float[Array, "... 320"]) -> Float[Array, "... 18"]:
     """Cepstrum of 20 ms of pre-emphasised signal in int16 units. Digital silence gives c_0 = -12.485, the rest 0."""
-    return cepstrum_from_energies(band_energies(power_spectrum(windows * np.float32(WINDOW))))
+    return cepstrum_from_energies(band_energies(power_spectrum(windows * _WINDOW)))

@@ -17,7 +17,7 @@ _COMPENSATION = np.array(
 )
 _WHITE_NOISE = 1e-4
 """-40 dB of white noise on the autocorrelation's first term, relative ..."""
-_NOISE_FLOOR = 26 / 38
+_NOISE_FLOOR = np.float32([26 / 38] + [0.0] * LPC_ORDER)
 """... and absolute (int16 units squared); from an integer division in the original code."""
 _LAG_WINDOW = 6e-5
 
@@ -57,7 +57,7 @@ def lpc_from_cepstrum(cepstrum: Float[Array, "... 18"], gamma: float = 1.0) -> F
     ``gamma`` < 1 widens the bandwidths: ``a_j *= gamma**j``.
     """
     energies = 10 ** bands.log_energies_from_cepstrum(cepstrum)
-    autocorrelation = (energies @ _AUTOCORRELATION).at[..., 0].add(_NOISE_FLOOR)
+    autocorrelation = energies @ _AUTOCORRELATION + _NOISE_FLOOR
     return levinson(autocorrelation) * np.float32(gamma ** np.arange(1, LPC_ORDER + 1))
 
 

@@ -1,29 +1,36 @@
-"""mu-law: 256 steps, finer near zero. Index 128 is zero. Signals in int16 units."""
+"""mu-law with 256 values: 0 .. 255 stand for -32768 .. 32767 (int16 units), 128 for zero.
+
+ITU-T G.711's law in its continuous form, mu = 255.
+"""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jdred.dsp import INT16_SCALE
 
 ZERO = 128
-"""The index of silence."""
 _MU = 255.0
-_LOG = float(np.log(1 + _MU))
+
+
+def _sign(x: Array) -> Array:
+    """+-1, never 0, so that ``sign * x`` keeps the slope of the law at zero."""
+    return jnp.where(x < 0, -1.0, 1.0)
 
 
 def encode(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """``128 + 128 sgn(x) ln(1 + 255 |x| / 32768) / ln 256``, clipped to 0 .. 255; continuous."""
-    steps = ZERO / _LOG * jnp.log1p(_MU / INT16_SCALE * jnp.abs(x))
-    return jnp.clip(ZERO + jnp.sign(x) * steps, 0.0, 255.0)
-
-
-def decode(u: Float[Array, "..."] | Int[Array, "..."]) -> Float[Array, "..."]:
-    """The inverse of ``encode`` for an index, whole or not."""
-    steps = u - float(ZERO)
-    return jnp.sign(steps) * (INT16_SCALE / _MU) * jnp.expm1(_LOG / ZERO * jnp.abs(steps))
+    """Samples in int16 units to continuous values 0 .. 255; differentiable where it does not clip."""
+    sign = _sign(x)
+    u = ZERO * (1 + sign * jnp.log1p(_MU / INT16_SCALE * sign * x) / jnp.log1p(_MU))
+    return jnp.clip(u, 0, 255)
 
 
 def quantize(x: Float[Array, "..."]) -> Int[Array, "..."]:
-    """The nearest index, 0 .. 255."""
+    """The nearest of the 256 values."""
     return jnp.round(encode(x)).astype(jnp.int32)
+
+
+def decode(u: Float[Array, "..."] | Int[Array, "..."]) -> Float[Array, "..."]:
+    """Values 0 .. 255, whole or not, to samples in int16 units; the inverse of ``encode``."""
+    deviation = u / ZERO - 1.0
+    sign = _sign(deviation)
+    return sign * INT16_SCALE / _MU * jnp.expm1(sign * deviation * jnp.log1p(_MU))
