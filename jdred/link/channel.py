@@ -45,7 +45,8 @@ def gilbert_elliott(
     """
     burst = mean_burst_ms / packet_ms
     enter, leave = loss / (1 - loss) / burst, 1 / burst
-    limit = packets if max_burst_ms is None else jnp.maximum(jnp.floor(max_burst_ms / packet_ms), 1)
+    # The state before the first packet counts too: a run reaches packets + 1.
+    limit = packets + 1 if max_burst_ms is None else jnp.maximum(jnp.floor(max_burst_ms / packet_ms), 1)
     uniforms = jax.random.uniform(key, (packets + 1,))
 
     def step(run: Int[Array, ""], uniform: Float[Array, ""]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
@@ -60,6 +61,11 @@ def protect(trace: Bool[Array, "packets"], first: int = 0, last: int = 0) -> Boo
     """The trace with nothing lost among its ``first`` and its ``last`` packets."""
     index = jnp.arange(trace.shape[-1])
     return trace & (index >= first) & (index < trace.shape[-1] - last)
+
+
+# Compiled once for each number of packets, whatever the loss.
+_bernoulli = jax.jit(bernoulli, static_argnums=1)
+_gilbert_elliott = jax.jit(gilbert_elliott, static_argnums=1)
 
 
 def draw_trace(
@@ -77,7 +83,7 @@ def draw_trace(
     Raises:
       ValueError: an argument out of the range that the models state.
     """
-    if packets < 1 or not 0 <= loss <= 1 or packet_ms <= 0 or min(protect_first, protect_last) < 0:
+    if packets < 1 or not 0 <= loss <= 1 or not packet_ms > 0 or min(protect_first, protect_last) < 0:
         raise ValueError(
             f"expected packets >= 1, 0 <= loss <= 1, packet_ms > 0 and nothing negative to protect, got packets "
             f"{packets}, loss {loss}, packet_ms {packet_ms}, protect {protect_first} and {protect_last}"
@@ -86,10 +92,10 @@ def draw_trace(
     if mean_burst_ms is None:
         if max_burst_ms is not None:
             raise ValueError("max_burst_ms needs mean_burst_ms")
-        trace = bernoulli(key, packets, loss)
+        trace = _bernoulli(key, packets, loss)
     else:
         _check_bursts(loss, mean_burst_ms, max_burst_ms, packet_ms)
-        trace = gilbert_elliott(key, packets, loss, mean_burst_ms, max_burst_ms, packet_ms)
+        trace = _gilbert_elliott(key, packets, loss, mean_burst_ms, max_burst_ms, packet_ms)
     return np.asarray(protect(trace, protect_first, protect_last), np.uint8)
 
 
@@ -131,9 +137,9 @@ def write_trace(path: str | Path, trace: Int[np.ndarray, "packets"] | Bool[np.nd
 
 
 def _check_bursts(loss: float, mean_burst_ms: float, max_burst_ms: float | None, packet_ms: float) -> None:
-    if mean_burst_ms < packet_ms:
+    if not mean_burst_ms >= packet_ms:
         raise ValueError(f"a burst has at least one packet of {packet_ms} ms, got a mean of {mean_burst_ms} ms")
-    if max_burst_ms is not None and max_burst_ms < packet_ms:
+    if max_burst_ms is not None and not max_burst_ms >= packet_ms:
         raise ValueError(f"a burst has at least one packet of {packet_ms} ms, got a maximum of {max_burst_ms} ms")
     if loss == 1 or loss / (1 - loss) > mean_burst_ms / packet_ms:
         raise ValueError(f"a loss of {loss} cannot come in bursts of only {mean_burst_ms} ms on average")

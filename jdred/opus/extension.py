@@ -100,7 +100,8 @@ def attach(packet: bytes, extension_id: int, payload: bytes) -> bytes:
 def strip(packet: bytes, extension_id: int) -> bytes:
     """The packet without any extension of that id; ``strip(attach(p, id, x), id)`` plays as ``p`` and mostly equals it.
 
-    It equals ``p`` unless ``p`` has the id itself, is written longer than needed, or repeats extensions (id 2).
+    It equals ``p`` unless ``p`` has the id itself, repeats extensions (id 2), or is written longer than needed (libopus
+    at constant bit rate announces padding of length 0).
 
     Raises:
       PacketError: an invalid packet, or one whose padding is not a valid list of extensions.
