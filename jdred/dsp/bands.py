@@ -48,6 +48,11 @@ _ENDS_DOUBLED = np.where(np.isin(np.arange(NUM_BANDS), [0, NUM_BANDS - 1]), 2.0,
 _SUM_BANDS = np.float32((TRIANGLES * _ENDS_DOUBLED[:, None]).T)
 """[161, 18]: the two end bands have half a triangle only and count twice."""
 
+_BELOW = np.arange(NUM_BANDS)[:, None] - np.arange(NUM_BANDS)
+"""[18, 18]: how many bands the second lies below the first."""
+_LOWER_BANDS = np.where(_BELOW > 0, np.float32(0), -np.inf)
+_DROPS = np.where(_BELOW >= 0, np.float32(-BAND_DROP) * _BELOW, -np.inf).astype(np.float32)
+
 
 def power_spectrum(x: Float[Array, "... 320"]) -> Float[Array, "... 161"]:
     """``|FFT(x) / 320|^2``. The scale matters, as the floors of the logarithm are absolute."""
@@ -66,13 +71,10 @@ def cepstrum_from_energies(energies: Float[Array, "... 18"]) -> Float[Array, "..
     No band falls more than 25 dB under the one below it or 80 dB under the loudest of those.
     """
     raw = jnp.log10(LOG_FLOOR + energies)
-    loudest = follow = jnp.full(raw.shape[:-1], -2.0)
-    floored = []
-    for band in range(NUM_BANDS):
-        follow = jnp.maximum(jnp.maximum(loudest - TOTAL_DROP, follow - BAND_DROP), raw[..., band])
-        loudest = jnp.maximum(loudest, follow)
-        floored.append(follow)
-    return jnp.stack(floored, axis=-1) @ _DCT.T - CEPSTRUM_OFFSET
+    loudest = jnp.max(raw[..., None, :] + _LOWER_BANDS, axis=-1)
+    raw = jnp.maximum(raw, loudest - TOTAL_DROP)
+    floored = jnp.max(raw[..., None, :] + _DROPS, axis=-1)
+    return floored @ _DCT.T - CEPSTRUM_OFFSET
 
 
 def log_energies_from_cepstrum(cepstrum: Float[Array, "... 18"]) -> Float[Array, "... 18"]:

@@ -4,8 +4,6 @@ Each half-frame is fitted by Burg's method (J. P. Burg, 1967; in the regularised
 RFC 6716, section 5.2.3.4.2) and its all-pole spectrum turned into a cepstrum.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, PREEMPHASIS
 from jdred.dsp import INT16_SCALE, bands
+from jdred.dsp.lpc import Lattice
 
 _CONDITIONING = 1e-5
 """White noise on the covariance, relative to the signal's energy."""
@@ -27,25 +26,12 @@ def _sum(x: Array) -> Array:
     return jnp.sum(x, axis=-1, keepdims=True)
 
 
-class _Lattice(NamedTuple):
-    """Burg's recursion at one order; every leaf keeps a last axis."""
-
-    forward: Array
-    """Forward prediction errors of all samples."""
-    backward: Array
-    """Backward prediction errors, in the same order."""
-    forward_filter: Array
-    """The filter that makes the former from the signal, ``1, a_1, ...``."""
-    backward_filter: Array
-    """The filter of the latter: the former reversed."""
-    error: Array
-    """Error over signal energy: the inverse of the prediction gain."""
-    done: Array
-    """Whether the gain was cut."""
+def _cross(pair: Lattice) -> Array:
+    return _sum(pair.forward * pair.backward)
 
 
-def _delay(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
-    return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+def _power(pair: Lattice) -> Array:
+    return _sum(pair.forward**2 + pair.backward**2)
 
 
 def burg(x: Float[Array, "... samples"]) -> tuple[Float[Array, "... 17"], Float[Array, "..."]]:
@@ -64,30 +50,22 @@ def burg(x: Float[Array, "... samples"]) -> tuple[Float[Array, "... 17"], Float[
     noise = _CONDITIONING * total + 1e-9
     sample = jnp.arange(x.shape[-1])
 
-    def raise_order(now: _Lattice, order: Array) -> tuple[_Lattice, None]:
-        forward = jnp.where(sample >= order, now.forward, 0.0)
-        backward = jnp.where(sample >= order, _delay(now.backward), 0.0)
-        forward_filter, backward_filter = now.forward_filter, _delay(now.backward_filter)
-        cross = _sum(forward * backward) + noise * _sum(forward_filter * backward_filter)
-        power = _sum(forward**2 + backward**2) + noise * _sum(forward_filter**2 + backward_filter**2)
-        reflection = -2 * cross / power
-        cut = ~now.done & (now.error * (1 - reflection**2) <= _MIN_ERROR)
-        limit = jnp.sqrt(1 - _MIN_ERROR / jnp.where(cut, now.error, 1.0))
-        reflection = jnp.where(cut, -jnp.sign(cross) * limit, jnp.where(now.done, 0.0, reflection))
-        return _Lattice(
-            forward + reflection * backward,
-            backward + reflection * forward,
-            forward_filter + reflection * backward_filter,
-            backward_filter + reflection * forward_filter,
-            jnp.where(cut, _MIN_ERROR, now.error * (1 - reflection**2)),
-            now.done | cut,
-        ), None
+    def raise_order(carry, order):
+        lattice, signals, error, done = carry
+        lattice, signals = lattice.delayed(), signals.delayed()
+        signals = Lattice(*(jnp.where(sample >= order, signal, 0.0) for signal in signals))
+        cross = _cross(signals) + noise * _cross(lattice)
+        reflection = -2 * cross / (_power(signals) + noise * _power(lattice))
+        cut = ~done & (error * (1 - reflection**2) <= _MIN_ERROR)
+        limit = jnp.sqrt(1 - _MIN_ERROR / jnp.where(cut, error, 1.0))
+        reflection = jnp.where(cut, -jnp.sign(cross) * limit, jnp.where(done, 0.0, reflection))
+        error = jnp.where(cut, _MIN_ERROR, error * (1 - reflection**2))
+        return (lattice.reflect(reflection), signals.reflect(reflection), error, done | cut), None
 
-    impulse = jnp.zeros((*x.shape[:-1], LPC_ORDER + 1)).at[..., 0].set(1.0)
-    start = _Lattice(x, x, impulse, impulse, jnp.ones_like(total), jnp.zeros_like(total, bool))
-    end, _ = jax.lax.scan(raise_order, start, jnp.arange(1, LPC_ORDER + 1))
-    estimate = (total - _sum(x[..., :LPC_ORDER] ** 2)) * end.error
-    return end.forward_filter, jnp.where(end.done, estimate, _sum(end.forward**2))[..., 0]
+    start = Lattice.start(x.shape[:-1], LPC_ORDER), Lattice(x, x), jnp.ones_like(total), jnp.zeros_like(total, bool)
+    (lattice, signals, error, done), _ = jax.lax.scan(raise_order, start, jnp.arange(1, LPC_ORDER + 1))
+    estimate = (total - _sum(x[..., :LPC_ORDER] ** 2)) * error
+    return lattice.forward, jnp.where(done, estimate, _sum(signals.forward**2))[..., 0]
 
 
 def burg_cepstrum(x: Float[Array, "... 80"]) -> Float[Array, "... 18"]:

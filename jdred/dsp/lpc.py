@@ -3,6 +3,9 @@
 Sign: ``A(z) = 1 + sum a_j z^-j``, so the prediction of s[n] is ``-sum a_j s[n-j]``.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -34,21 +37,53 @@ def _energies_to_autocorrelation() -> np.ndarray:
 _AUTOCORRELATION = np.float32(_energies_to_autocorrelation())
 
 
-def levinson(autocorrelation: Float[Array, "... lags"]) -> Float[Array, "... order"]:
-    """The Levinson-Durbin recursion, ``order = lags - 1``.
+class Lattice(NamedTuple):
+    """Filters of linear prediction at some order, both padded to one length; shared by Levinson and Burg."""
 
-    Coefficients beyond the order where the prediction gain passes 30 dB stay zero; the mask keeps shapes static and
+    forward: Float[Array, "... taps"]
+    """``1, a_1, a_2, ...``: the prediction error filter."""
+    backward: Float[Array, "... taps"]
+    """The same reversed."""
+
+    @classmethod
+    def start(cls, batch: tuple[int, ...], order: int) -> "Lattice":
+        """Order 0, with room for ``order``."""
+        impulse = jnp.zeros((*batch, order + 1)).at[..., 0].set(1.0)
+        return cls(impulse, impulse)
+
+    def delayed(self) -> "Lattice":
+        """Ready for a reflection: the backward filter one sample later."""
+        return self._replace(backward=delay(self.backward))
+
+    def reflect(self, coefficient: Float[Array, "... 1"]) -> "Lattice":
+        """One order more."""
+        return Lattice(self.forward + coefficient * self.backward, self.backward + coefficient * self.forward)
+
+
+def delay(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
+    """One sample later, a zero first."""
+    return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+
+
+def levinson(autocorrelation: Float[Array, "... lags"]) -> Float[Array, "... order"]:
+    """LPC of an autocorrelation, ``order = lags - 1``, by the Levinson recursion in the form of Schur.
+
+    Coefficients beyond the order where the prediction gain passes 30 dB stay zero; a mask keeps shapes static and
     gradients finite. The first term of the autocorrelation must be positive.
     """
-    total = autocorrelation[..., :1]
-    error, a = total, autocorrelation[..., :0]
-    for order in range(autocorrelation.shape[-1] - 1):
-        mismatch = jnp.sum(a * autocorrelation[..., order:0:-1], axis=-1, keepdims=True)
-        reflection = -(autocorrelation[..., order + 1 : order + 2] + mismatch) / error
-        reflection = jnp.where(error * MAX_GAIN < total, 0.0, reflection)
-        a = jnp.concatenate([a + reflection * a[..., ::-1], reflection], axis=-1)
-        error = error * (1 - reflection**2)
-    return a
+    total, order = autocorrelation[..., :1], autocorrelation.shape[-1] - 1
+
+    def raise_order(carry, _):
+        lattice, ahead, error = carry  # correlations of the forward and backward errors with the signal
+        ahead = jnp.concatenate([ahead[..., 1:], jnp.zeros_like(total)], axis=-1)
+        enough = error[..., :1] * MAX_GAIN < total
+        reflection = jnp.where(enough, 0.0, -ahead[..., :1] / error[..., :1])
+        carry = lattice.delayed().reflect(reflection), ahead + reflection * error, error + reflection * ahead
+        return carry, None
+
+    start = Lattice.start(autocorrelation.shape[:-1], order), autocorrelation, autocorrelation
+    (lattice, _, _), _ = jax.lax.scan(raise_order, start, length=order)
+    return lattice.forward[..., 1:]
 
 
 def lpc_from_cepstrum(cepstrum: Float[Array, "... 18"], gamma: float = 1.0) -> Float[Array, "... 16"]:

@@ -105,13 +105,14 @@ def _penalise_octaves(xc: Float[Array, "... 256"]) -> Float[Array, "... 224"]:
 def cross_correlation(
     residual: Float[Array, "... blocks 160"],
 ) -> tuple[Float[Array, "... frames 2 224"], Float[Array, "... frames 2"]]:
-    """How well each half-frame repeats after each period, and how much it weighs.
+    """How well each half-frame repeats after each period, and how much it weighs; takes no gradient.
 
     Args:
       residual: LPC residual, ``frames + 3`` blocks of 160 samples, the first three being the past.
     Returns:
       ``(xc, weight)``: the correlation by lag index, and the energies of the half-frames, mean 1 in each frame.
     """
+    residual = jax.lax.stop_gradient(residual)
     batch, blocks = residual.shape[:-2], residual.shape[-2]
     flat = residual.reshape(*batch, -1)
     smooth = flat[..., FRAME_SAMPLES:] + _SMOOTHING * flat[..., FRAME_SAMPLES - 1 : -1]
@@ -150,12 +151,11 @@ def _advance(
 def track(
     state: PitchState, xc: Float[Array, "... frames 2 224"], weight: Float[Array, "... frames 2"]
 ) -> tuple[PitchState, Pitch]:
-    """Follow the pitch through frames; takes no gradient.
+    """Follow the pitch through frames.
 
     The cost of a jump counts from the best score before it was taken off, as the original has it, so that jumps are
     cheaper after well-matching half-frames.
     """
-    xc, weight = jax.lax.stop_gradient((xc, weight))
 
     def frame(state: PitchState, x: tuple[Array, Array]) -> tuple[PitchState, Array]:
         xc, weight = x
