@@ -92,8 +92,9 @@ class SenderConfig:
     """How a sender splits its bits."""
 
     bitrate_bps: int = 24_000
-    """Rate of the Opus core, LBRR apart when ``lbrr_bitrate_bps`` is set; DRED rides on top of it."""
-    lbrr: bool = False
+    """Rate of the Opus core alone; LBRR and DRED ride on top of it."""
+    lbrr_bps: int = 0
+    """What in-band FEC (LBRR) may take on top; 0: none. About two thirds of the core is its natural size."""
     expected_loss: float = 0.2
     """Fraction of packets that the encoder should expect to be lost, 0 .. 1; drives LBRR."""
     complexity: int = 10
@@ -104,6 +105,8 @@ class SenderConfig:
     slope: int = 5
     """Index 0 .. 7 into ``bitstream.payload.SLOPES``: how fast levels rise with age."""
     max_level: int = 15
+    activity_dbfs: float = -65.0
+    """Packets below this mean power (dB of full scale) are silence, which the redundancy leaves out at its ends."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, ScalarLike, Shaped, UInt8
 
 PACKET_MS = 20
 
@@ -18,7 +18,7 @@ class TraceError(ValueError):
     """A trace file that cannot be read as one."""
 
 
-def bernoulli(key: Key[Array, ""], packets: int, loss: float | Float[Array, ""]) -> Bool[Array, "packets"]:
+def bernoulli(key: Key[Array, ""], packets: int, loss: ScalarLike) -> Bool[Array, "packets"]:
     """Independent losses with probability ``loss``, 0 .. 1. The key is consumed."""
     return jax.random.uniform(key, (packets,)) < loss
 
@@ -26,10 +26,10 @@ def bernoulli(key: Key[Array, ""], packets: int, loss: float | Float[Array, ""])
 def gilbert_elliott(
     key: Key[Array, ""],
     packets: int,
-    loss: float | Float[Array, ""],
-    mean_burst_ms: float | Float[Array, ""],
-    max_burst_ms: float | Float[Array, ""] | None = None,
-    packet_ms: float = PACKET_MS,
+    loss: ScalarLike,
+    mean_burst_ms: ScalarLike,
+    max_burst_ms: ScalarLike | None = None,
+    packet_ms: ScalarLike = PACKET_MS,
 ) -> Bool[Array, "packets"]:
     """Losses in bursts: a chain of two states, good and lost, started in its stationary distribution.
 
@@ -70,10 +70,10 @@ _gilbert_elliott = jax.jit(gilbert_elliott, static_argnums=1)
 
 def draw_trace(
     packets: int,
-    loss: float,
-    mean_burst_ms: float | None = None,
-    max_burst_ms: float | None = None,
-    packet_ms: float = PACKET_MS,
+    loss: ScalarLike,
+    mean_burst_ms: ScalarLike | None = None,
+    max_burst_ms: ScalarLike | None = None,
+    packet_ms: ScalarLike = PACKET_MS,
     seed: int = 0,
     protect_first: int = 0,
     protect_last: int = 0,
@@ -99,13 +99,13 @@ def draw_trace(
     return np.asarray(protect(trace, protect_first, protect_last), np.uint8)
 
 
-def burst_lengths(trace: Int[np.ndarray, "packets"] | Bool[np.ndarray, "packets"]) -> Int[np.ndarray, "bursts"]:
+def burst_lengths(trace: Shaped[np.ndarray | Array, "packets"]) -> Int[np.ndarray, "bursts"]:
     """Lengths of the runs of lost packets, in packets, in order."""
     edges = np.diff(np.asarray(trace, bool).astype(np.int8), prepend=0, append=0)
     return np.flatnonzero(edges < 0) - np.flatnonzero(edges > 0)
 
 
-def realised_loss(trace: Int[np.ndarray, "packets"] | Bool[np.ndarray, "packets"]) -> float:
+def realised_loss(trace: Shaped[np.ndarray | Array, "packets"]) -> float:
     """Fraction of packets lost, 0 .. 1; 0 for an empty trace."""
     trace = np.asarray(trace, bool)
     return float(trace.mean()) if trace.size else 0.0
@@ -131,12 +131,14 @@ def read_trace(path: str | Path) -> UInt8[np.ndarray, "packets"]:
     return trace
 
 
-def write_trace(path: str | Path, trace: Int[np.ndarray, "packets"] | Bool[np.ndarray, "packets"]) -> None:
+def write_trace(path: str | Path, trace: Shaped[np.ndarray | Array, "packets"]) -> None:
     """Write a trace as text, one digit a line."""
     Path(path).write_text("".join(f"{int(lost)}\n" for lost in np.asarray(trace, bool)))
 
 
-def _check_bursts(loss: float, mean_burst_ms: float, max_burst_ms: float | None, packet_ms: float) -> None:
+def _check_bursts(
+    loss: ScalarLike, mean_burst_ms: ScalarLike, max_burst_ms: ScalarLike | None, packet_ms: ScalarLike
+) -> None:
     if not mean_burst_ms >= packet_ms:
         raise ValueError(f"a burst has at least one packet of {packet_ms} ms, got a mean of {mean_burst_ms} ms")
     if max_burst_ms is not None and not max_burst_ms >= packet_ms:

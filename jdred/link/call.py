@@ -1,0 +1,83 @@
+"""A whole call on one machine: a file through sender, loss and receiver, with real packets."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jdred.config import PACKET_SAMPLES, PACKETS_PER_SECOND, ReceiverConfig, SenderConfig
+from jdred.link.receiver import Receiver, Source
+from jdred.link.sender import EXTENSION_ID, Sender
+from jdred.models import Models
+from jdred.opus.extension import strip
+
+
+class Call(NamedTuple):
+    """What was heard, and what it cost."""
+
+    pcm: Float[np.ndarray, "samples"]
+    """As long as the input and aligned with it."""
+    sources: list[Source]
+    """Of every packet played."""
+    packet_bytes: Int[np.ndarray, "packets"]
+    dred_bytes: Int[np.ndarray, "packets"]
+    """Part of them that redundancy took, padding framing included."""
+
+    @property
+    def total_kbps(self) -> float:
+        return rate_kbps(self.packet_bytes)
+
+    @property
+    def dred_kbps(self) -> float:
+        return rate_kbps(self.dred_bytes)
+
+
+def rate_kbps(sizes: np.ndarray) -> float:
+    """Mean rate of 20 ms packets of so many bytes."""
+    return float(8 * np.mean(sizes) * PACKETS_PER_SECOND / 1000)
+
+
+def packetize(pcm: Float[np.ndarray, "samples"]) -> Float[np.ndarray, "packets 320"]:
+    """Cut into packets, the last one filled up with silence."""
+    padded = np.pad(np.asarray(pcm, np.float32), (0, -len(pcm) % PACKET_SAMPLES))
+    return padded.reshape(-1, PACKET_SAMPLES)
+
+
+def call(
+    pcm: Float[np.ndarray, "samples"],
+    lost: UInt8[np.ndarray, "packets"],
+    models: Models,
+    sender: SenderConfig,
+    receiver: ReceiverConfig,
+    on_packet: Callable[[], None] = lambda: None,
+) -> Call:
+    """Send a signal, lose packets, play the rest.
+
+    Args:
+      pcm: mono, 16 kHz, in [-1, 1].
+      lost: 1 = lost, one entry a packet; repeated from its start where the signal is longer.
+      on_packet: called after each packet, for progress.
+    """
+    if len(lost) == 0:
+        raise ValueError("the loss trace is empty")
+    talking, listening = Sender(models, sender), Receiver(models, receiver)
+    # Silence behind the end brings out what the codec still holds.
+    packets = packetize(np.pad(pcm, (0, talking.delay_samples)))
+    heard, sources, sizes, dred = [], [], [], []
+
+    def play(samples: np.ndarray) -> None:
+        if len(samples):
+            heard.append(samples)
+            sources.append(listening.last_source)
+
+    for number, block in enumerate(packets):
+        packet = talking.send(block)
+        sizes.append(len(packet))
+        dred.append(len(packet) - len(strip(packet, EXTENSION_ID)))
+        play(listening.push(None if lost[number % len(lost)] else packet))
+        on_packet()
+    while listening.waiting:
+        play(listening.drain())
+    whole = np.concatenate(heard)[talking.delay_samples :][: len(pcm)]
+    return Call(whole, sources, np.array(sizes), np.array(dred))

@@ -1,0 +1,166 @@
+"""PCM to packets: Opus for the present, redundancy for the past.
+
+The redundancy describes what the receiver's Opus decoder would have played, so its analysis runs behind the input by
+the codec's delay and rows fall on packet boundaries of the decoded sound: the payload of packet n holds rows up to
+2 n + 1, whose centre lies 10 ms after the packet's first sample.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jdred.bitstream import activity
+from jdred.bitstream.codec import PayloadCodec
+from jdred.bitstream.payload import Header, level_schedule
+from jdred.config import (
+    CHUNK_FRAMES,
+    CHUNK_PACKETS,
+    FRAME_SAMPLES,
+    HISTORY_LATENTS,
+    MAX_CHUNKS,
+    PACKET_FRAMES,
+    PACKET_SAMPLES,
+    SenderConfig,
+)
+from jdred.dsp.features import EXTRACTOR, FeatureState
+from jdred.models import Models
+from jdred.opus import codec, extension
+from jdred.rdovae import RDOVAE
+from jdred.rdovae.encoder import EncoderState
+from jdred.streaming import scan
+
+EXTENSION_ID = 126
+"""Experimental id of DRED in Opus padding; the payload's own two bytes say whose it is."""
+NEWEST_OFFSET = 6
+"""The newest row ends 15 ms (6 x 2.5 ms) after the start of its packet."""
+CHUNK_MS = 10 * CHUNK_FRAMES
+
+
+class SenderState(NamedTuple):
+    """What the redundancy of one stream needs of its past. The newest entry of a history comes first."""
+
+    features: FeatureState
+    encoder: EncoderState
+    latents: Float[Array, "52 latent"]
+    states: Float[Array, "52 state"]
+    active: Bool[Array, "52"]
+    filled: Int[Array, ""]
+    """Latents in the history so far."""
+    skipped: Int[Array, ""]
+    """Silent latents that the last plan left out at the new end."""
+
+
+class Redundancy(NamedTuple):
+    """What a payload will say; symbols beyond ``chunks`` do not count."""
+
+    header: Header
+    state: Int[Array, "state"]
+    latents: Int[Array, "26 latent"]
+    chunks: Int[Array, ""]
+    """0: nothing to send."""
+
+
+def init_state(rdovae: RDOVAE) -> SenderState:
+    """A stream that has sent nothing."""
+    encoder = rdovae.encoder.init_state()
+    zero = jnp.zeros((), jnp.int32)
+    return SenderState(
+        features=EXTRACTOR.init_state(),
+        encoder=encoder,
+        latents=jnp.zeros((HISTORY_LATENTS, rdovae.config.latent_dim)),
+        states=jnp.zeros((HISTORY_LATENTS, rdovae.config.state_dim)),
+        active=jnp.zeros(HISTORY_LATENTS, bool),
+        filled=zero,
+        skipped=zero,
+    )
+
+
+def step(
+    rdovae: RDOVAE, config: SenderConfig, state: SenderState, pcm: Float[Array, "320"]
+) -> tuple[SenderState, Redundancy]:
+    """Describe one more packet and plan its redundancy. Constant work, whatever the duration."""
+    features, rows = scan(EXTRACTOR, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
+    encoder, encoded = rdovae.encoder.step(state.encoder, rows.reshape(-1))
+    push = lambda history, new: jnp.concatenate([new[None], history[:-1]])  # noqa: E731
+    active = push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > config.activity_dbfs)
+    state = SenderState(
+        features=features,
+        encoder=encoder,
+        latents=push(state.latents, encoded.latent),
+        states=push(state.states, encoded.state),
+        active=active,
+        filled=jnp.minimum(state.filled + 1, HISTORY_LATENTS),
+        skipped=state.skipped,
+    )
+    plan = activity.plan(
+        jnp.repeat(active, activity.FLAGS_PER_PACKET),
+        state.filled,
+        jnp.asarray(config.dred_duration_ms // CHUNK_MS),
+        jnp.asarray(NEWEST_OFFSET),
+        previously_skipped=state.skipped,
+    )
+    return state._replace(skipped=plan.skipped), quantize(rdovae, config, state, plan)
+
+
+def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: activity.Plan) -> Redundancy:
+    """Symbols of the planned part of the history, every second latent, coarser with age."""
+    level, slope, top = (jnp.asarray(v, jnp.int32) for v in (config.level, config.slope, config.max_level))
+    at = jnp.minimum(plan.start + CHUNK_PACKETS * jnp.arange(MAX_CHUNKS), HISTORY_LATENTS - 1)
+    newest = jnp.minimum(plan.start, HISTORY_LATENTS - 1)
+    latents, coded = rdovae.quantize(state.latents[at], state.states[newest], level_schedule(level, slope, top))
+    return Redundancy(Header(level, slope, top, plan.offset.astype(jnp.int32)), coded, latents, plan.chunks)
+
+
+class Sender:
+    """One talking end: 20 ms of PCM in, one Opus packet out. Owns its libopus encoder and the redundancy's state."""
+
+    def __init__(self, models: Models, config: SenderConfig = SenderConfig()):
+        """Raises ``OpusError`` where there is no libopus, ``ValueError`` for settings out of range."""
+        _check(config)
+        self.config = config
+        self._opus = codec.Encoder(
+            bitrate_bps=config.bitrate_bps + config.lbrr_bps,
+            lbrr=config.lbrr_bps > 0,
+            loss_percent=round(100 * config.expected_loss),
+            complexity=config.complexity,
+        )
+        self.delay_samples = self._opus.lookahead
+        """By so much decoded sound comes late."""
+        self._late = np.zeros(self.delay_samples, np.float32)
+        self._payload = PayloadCodec(models.tables)
+        self._step = partial(jax.jit(step, static_argnums=1), models.rdovae, config)
+        self._state = init_state(models.rdovae)
+
+    def send(self, pcm: Float[np.ndarray, "320"]) -> bytes:
+        """Encode 20 ms of mono PCM in [-1, 1] at 16 kHz.
+
+        Raises:
+          ValueError: another length or type, or samples that are not finite.
+        """
+        pcm = np.asarray(pcm)
+        if pcm.shape != (PACKET_SAMPLES,):
+            raise ValueError(f"a packet holds {PACKET_SAMPLES} samples (20 ms at 16 kHz), found shape {pcm.shape}")
+        packet = self._opus.encode(pcm)
+        if self.config.dred_duration_ms == 0:
+            return packet
+        delayed = np.concatenate([self._late, np.asarray(pcm, np.float32)])
+        self._late = delayed[PACKET_SAMPLES:]
+        self._state, redundancy = self._step(self._state, delayed[:PACKET_SAMPLES])
+        chunks = int(redundancy.chunks)
+        if chunks == 0:
+            return packet
+        data = self._payload.encode(redundancy.header, redundancy.state, redundancy.latents, chunks)
+        return extension.attach(packet, EXTENSION_ID, data) if data else packet
+
+
+def _check(config: SenderConfig) -> None:
+    if not 0 <= config.dred_duration_ms <= MAX_CHUNKS * CHUNK_MS:
+        raise ValueError(f"dred_duration_ms must be 0 .. {MAX_CHUNKS * CHUNK_MS}, found {config.dred_duration_ms}")
+    if not 0 <= config.expected_loss <= 1:
+        raise ValueError(f"expected_loss must be a fraction 0 .. 1, found {config.expected_loss}")
+    if not (0 <= config.level <= config.max_level <= 15 and 0 <= config.slope <= 7):
+        raise ValueError(f"level {config.level}, slope {config.slope}, max_level {config.max_level} out of range")

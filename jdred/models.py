@@ -1,0 +1,78 @@
+"""The networks of one link, together, and how they are restored."""
+
+import json
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jdred import weights
+from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig
+from jdred.plc.predictor import Predictor
+from jdred.rdovae import RDOVAE
+from jdred.rdovae.tables import CodingTables
+from jdred.vocoder import Vocoder
+from jdred.vocoder.lpcnet import LPCNet, fold
+
+TABLES = "tables/"
+
+
+class Models(NamedTuple):
+    """Everything that a sender and a receiver must share. A pytree, so it goes into compiled functions as it is."""
+
+    rdovae: RDOVAE
+    tables: CodingTables
+    """8-bit probabilities of the payload's symbols."""
+    vocoder: Vocoder
+    predictor: Predictor
+
+
+def load(name: str = "default") -> Models:
+    """Restore a shipped set of models.
+
+    Args:
+      name: a ``.json`` in ``jdred/weights`` that names one weight file a part.
+    Raises:
+      CheckpointError: no such set, or a file that does not fit.
+    """
+    path = weights.FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise weights.CheckpointError(f"no model set {name!r} in {weights.FOLDER}")
+    parts = json.loads(path.read_text())
+    rdovae, tables = load_rdovae(parts["rdovae"])
+    return Models(rdovae, tables, load_vocoder(parts["vocoder"]), load_predictor(parts["predictor"]))
+
+
+def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:
+    """A deployed RDO-VAE (see ``rdovae.deploy``) and its coding tables, by shipped name or path."""
+    arrays, config = _read(name, "rdovae")
+    tables = {k[len(TABLES) :]: np.asarray(arrays.pop(k)) for k in list(arrays) if k.startswith(TABLES)}
+    if sorted(tables) != sorted(CodingTables._fields):
+        raise weights.CheckpointError(f"{name}: not a deployed RDO-VAE, its coding tables are missing")
+    return _restore(name, RDOVAE, RDOVAEConfig(**config["model"]), arrays), CodingTables(**tables)
+
+
+def load_vocoder(name: str) -> Vocoder:
+    """A vocoder ready to speak, by shipped name or path."""
+    arrays, config = _read(name, "lpcnet")
+    return fold(_restore(name, LPCNet, LPCNetConfig(**config["model"]), arrays))
+
+
+def load_predictor(name: str) -> Predictor:
+    """A PLC predictor, by shipped name or path."""
+    arrays, config = _read(name, "plc")
+    return _restore(name, Predictor, PredictorConfig(**config["model"]), arrays)
+
+
+def _read(name: str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays, config = weights.read(name)
+    if config.get("kind") != kind:
+        raise weights.CheckpointError(f"{name}: expected weights of kind {kind!r}, found {config.get('kind')!r}")
+    return arrays, config
+
+
+def _restore(name: str, module: type, config: Any, arrays: dict[str, np.ndarray]) -> Any:
+    template = weights.abstract(lambda: module(config, rngs=nnx.Rngs(0)))
+    weights.check(template, arrays, name)
+    return weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})
