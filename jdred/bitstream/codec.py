@@ -1,0 +1,107 @@
+"""Payloads as bytes, for live use: checked arguments, compiled functions, and the version byte in front.
+
+An experimental extension begins with a letter, which tells whose it is and belongs to the carrier, and a version byte.
+libopus counts its networks there. jdred needs fewer versions and uses the rest of the byte for what libopus leaves to
+be guessed from the length: the number of chunks.
+"""
+
+from functools import partial
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from jdred.bitstream import payload, symbols
+from jdred.bitstream.payload import Header, Payload
+from jdred.config import MAX_CHUNKS, MAX_PAYLOAD_BYTES, NUM_LEVELS
+from jdred.rdovae.tables import CodingTables
+
+LIBOPUS_VERSION = 12
+"""Of libopus 1.6."""
+VERSION = 0
+"""0 .. 7; changes with the network or its tables."""
+_CHUNK_BITS = 5
+_CAPACITY = MAX_PAYLOAD_BYTES - 1
+# The tables are arguments, not constants: XLA would copy constants into its loops and not make one kernel of each.
+_write = jax.jit(partial(payload.write, capacity=_CAPACITY))
+_read = jax.jit(payload.read)
+
+
+class PayloadError(ValueError):
+    """An argument of the writer that no payload can hold. What is received never raises it."""
+
+
+class PayloadCodec:
+    """Writer and reader of the payloads of one set of weights.
+
+    ``libopus=True`` writes and reads what libopus 1.6 does, to the bit; with its tables, that is.
+    """
+
+    def __init__(self, tables: CodingTables, *, libopus: bool = False):
+        self.libopus = libopus
+        self._distributions = jax.device_put(payload.distributions(tables))
+        self._latent_dim, self._state_dim = tables.latent_p0.shape[-1], tables.state_p0.shape[-1]
+
+    def encode(
+        self,
+        header: Header,
+        state: Int[np.ndarray, "state"],
+        latents: Int[np.ndarray, "26 latent"],
+        chunks: int = MAX_CHUNKS,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> bytes:
+        """Version byte and payload in at most ``max_bytes``; empty if not even one chunk fits.
+
+        Raises:
+          PayloadError: shapes, header fields, number of chunks or symbols out of range.
+        """
+        header = Header(*(int(field) for field in header))
+        state, latents = np.asarray(state), np.asarray(latents)
+        self._check(header, state, latents, chunks)
+        room = np.int32(np.clip(max_bytes - 1, 0, _CAPACITY))
+        fields = Header(*np.array(header, np.int32))
+        values = state.astype(np.int32), latents.astype(np.int32)
+        written = _write(self._distributions, fields, *values, np.int32(chunks), room)
+        if not (length := int(written.length)):
+            return b""
+        return bytes([self._version_byte(int(written.chunks))]) + np.asarray(written.data)[:length].tobytes()
+
+    def decode(self, data: bytes) -> Payload:
+        """What ``encode`` packed, as NumPy arrays; not ``valid`` for other versions and for garbage."""
+        announced = self._announced(data[0]) if data else None
+        octets = np.frombuffer(data if announced is not None else b"", np.uint8)[1 : 1 + _CAPACITY]
+        padded = np.pad(octets, (0, _CAPACITY - len(octets)))
+        got = _read(self._distributions, padded, np.int32(len(octets)), np.int32(announced or 0))
+        return jax.tree.map(np.asarray, got)
+
+    def _version_byte(self, chunks: int) -> int:
+        return LIBOPUS_VERSION if self.libopus else VERSION << _CHUNK_BITS | chunks - 1
+
+    def _announced(self, version_byte: int) -> int | None:
+        """The number of chunks that the version byte announces, 0 if it does not tell; None for other versions."""
+        if self.libopus:
+            return 0 if version_byte == LIBOPUS_VERSION else None
+        version, chunks = divmod(version_byte, 1 << _CHUNK_BITS)
+        return chunks + 1 if version == VERSION and chunks < MAX_CHUNKS else None
+
+    def _check(self, header: Header, state: np.ndarray, latents: np.ndarray, chunks: int) -> None:
+        top = NUM_LEVELS - 1
+        coded = header.slope > 0 and header.level < top - 1
+        lowest = header.level + 1 if coded else (top if header.slope > 0 else header.level)
+        size = max(np.abs(state).max(initial=0), np.abs(latents).max(initial=0))
+        for name, value, low, high in (
+            ("level", header.level, 0, top),
+            ("slope", header.slope, 0, len(payload.SLOPES) - 1),
+            ("max_level", header.max_level, lowest, top),
+            ("offset", header.offset, payload.OLDEST_OFFSET, payload.NEWEST_OFFSET),
+            ("chunks", chunks, 1, MAX_CHUNKS),
+            ("symbol size", size, 0, symbols.MAX_SYMBOL),
+        ):
+            if not low <= value <= high:
+                raise PayloadError(f"{name} must be {low} .. {high}, found {value}")
+        for name, array, shape in (
+            ("state", state, (self._state_dim,)),
+            ("latents", latents, (MAX_CHUNKS, self._latent_dim)),
+        ):
+            if array.shape != shape or array.dtype.kind not in "iu":
+                raise PayloadError(f"{name} must be integers of shape {shape}, found {array.dtype} {array.shape}")
