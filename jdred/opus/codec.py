@@ -8,10 +8,10 @@ import ctypes
 import weakref
 from ctypes import POINTER, byref, c_float, c_int, c_int32
 from types import TracebackType
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Shaped
 
 from jdred.config import SAMPLE_RATE_HZ
 from jdred.opus.library import OpusError, library
@@ -37,6 +37,8 @@ _SET_BITRATE, _SET_VBR, _SET_BANDWIDTH, _SET_COMPLEXITY, _SET_LBRR = 4002, 4006,
 _SET_LOSS_PERCENT, _SET_DTX, _SET_SIGNAL, _GET_LOOKAHEAD, _RESET = 4014, 4016, 4024, 4027, 4028
 _MAX_PACKET_BYTES = 6 * MAX_FRAME_BYTES
 
+Codec = TypeVar("Codec", bound="_Codec")
+
 
 class _Codec:
     """What both directions share: a C object, its control calls and its end."""
@@ -60,7 +62,7 @@ class _Codec:
         """Free the memory of libopus; the object is of no use afterwards. May be called twice."""
         self._finalizer()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Codec) -> Codec:
         return self
 
     def __exit__(
@@ -144,7 +146,7 @@ class Encoder(_Codec):
         self._library.check(self._control(self._open(), _GET_LOOKAHEAD, byref(value)), "asking for the lookahead")
         return value.value
 
-    def encode(self, pcm: Float[np.ndarray, "samples"] | Int16[np.ndarray, "samples"]) -> bytes:
+    def encode(self, pcm: Shaped[np.ndarray, "..."]) -> bytes:
         """Encode one packet.
 
         Args:
