@@ -2,7 +2,8 @@
 
 import tyro
 
-from jdred.training.run import TrainConfig, train
+from jdred.config import TrainConfig
+from jdred.training.run import train
 
 if __name__ == "__main__":
     print(train("lpcnet", tyro.cli(TrainConfig, description=__doc__)))

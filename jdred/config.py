@@ -5,6 +5,7 @@ what one latent decodes to).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 160
@@ -119,3 +120,34 @@ class ReceiverConfig:
     use_dred: bool = True
     seed: int = 0
     """Of the vocoder's sampling."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long to train and what to write."""
+
+    total_steps: int = 20_000
+    """Where the learning rate schedule ends."""
+    minutes: float = 1e9
+    """Stop (resumable) after so many minutes of this run."""
+    seed: int = 0
+    ema: float = 0.998
+    """Decay per step of the averaged weights, which are the ones validated and exported."""
+    log_every: int = 20
+    validate_every: int = 200
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    data: Path
+    """Folder that ``jdred corpus prepare`` wrote: ``validation`` and ``train-0``, ``train-1``, ..."""
+    out: Path
+    """Folder of this run: checkpoints, logs, the best weights; an interrupted run goes on from there."""
+    fit: FitConfig = FitConfig()
+    start_from: str | None = None
+    """Weights (a shipped name or a .npz path) to start from where ``out`` has no checkpoint."""
+    devices: int = 0
+    """Host devices to make of the CPU (0: as JAX finds them); the batch is shared between them."""

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from jdred.progress import track
 from jdred.training import corpus as corpus_module
 from jdred.training import prepare as prepare_module
 from jdred.training import sources
 from jdred.training.audio import AudioError, active_frames, decode, speech, to_int16
 from jdred.training.corpus import Corpus, Prepared, build
-from jdred.training.progress import track
 from jdred.training.sources import Utterance, cache_folder, fetch, scan_folder, scan_packages
 
 RATE = 16000

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from jdred.progress import track
 from jdred.training.audio import AudioError, decode, speech, to_int16
-from jdred.training.progress import track
 from jdred.training.sources import PARTS, Utterance
 
 CAP_MINUTES = 10.0

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
 from jdred import weights
+from jdred.config import FitConfig
 from jdred.training import Task, checkpoint
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How long to train and what to write."""
-
-    total_steps: int = 20_000
-    """Where the learning rate schedule ends."""
-    minutes: float = 1e9
-    """Stop (resumable) after so many minutes of this run."""
-    seed: int = 0
-    ema: float = 0.998
-    """Decay per step of the averaged weights, which are the ones validated and exported."""
-    log_every: int = 20
-    validate_every: int = 200
-    checkpoint_every: int = 200
 
 
 def make_train_step(task: Task, template: Any, optimizer: optax.GradientTransformation, mesh: Mesh, ema: float):

@@ -11,10 +11,10 @@ from numpy.lib.format import open_memmap
 from jdred.config import FRAME_SAMPLES, NUM_BURG, NUM_FEATURES, SAMPLE_RATE_HZ
 from jdred.dsp.burg import burg_features
 from jdred.dsp.features import extract
+from jdred.progress import track
 from jdred.training.audio import decode, to_int16
 from jdred.training.augment import augment
 from jdred.training.corpus import CAP_MINUTES, Corpus
-from jdred.training.progress import track
 
 SEQUENCE_FRAMES = 1500
 """15 s."""

@@ -1,31 +1,16 @@
 """From prepared data to a trained model: what ``jdred train`` and the scripts in ``experiments/`` call."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jdred import weights
+from jdred.config import TrainConfig
 from jdred.training import Task, loop
 from jdred.training.corpus import Prepared
 
 KINDS = ("rdovae", "lpcnet", "plc")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run."""
-
-    data: Path
-    """Folder that ``jdred corpus prepare`` wrote: ``validation`` and ``train-0``, ``train-1``, ..."""
-    out: Path
-    """Folder of this run: checkpoints, logs, the best weights; an interrupted run goes on from there."""
-    fit: loop.FitConfig = loop.FitConfig()
-    start_from: str | None = None
-    """Weights (a shipped name or a .npz path) to start from where ``out`` has no checkpoint."""
-    devices: int = 0
-    """Host devices to make of the CPU (0: as JAX finds them); the batch is shared between them."""
 
 
 def make_task(kind: str, data: Path, settings: Any = None) -> Task:

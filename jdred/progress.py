@@ -1,0 +1,70 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], label: str, total: int, done: int = 0, line_seconds: float = 10.0) -> Iterator[Item]:
+    """Hand on the items and show how far they are.
+
+    Args:
+      total: how many there are in all, those already ``done`` by an earlier run included.
+      line_seconds: how often a plain line is printed where there is no terminal.
+    """
+    with counter(label, total, done, line_seconds) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+@contextmanager
+def counter(label: str, total: int, done: int = 0, line_seconds: float = 10.0) -> Iterator[Callable[[], None]]:
+    """The same for work that calls back: a function to call after each of ``total`` steps."""
+    with (_bar if sys.stderr.isatty() else _lines)(label, total, done, line_seconds) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(label: str, total: int, done: int, _line_seconds: float) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _lines(label: str, total: int, done: int, line_seconds: float) -> Iterator[Callable[[], None]]:
+    begin = last = time.monotonic()
+    first = done
+
+    def advance() -> None:
+        nonlocal done, last
+        done, now = done + 1, time.monotonic()
+        if now - last >= line_seconds or done == total:
+            left = (total - done) * (now - begin) / (done - first)
+            print(f"{label}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
+            last = now
+
+    yield advance
