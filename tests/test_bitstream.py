@@ -380,20 +380,23 @@ def test_truncation_keeps_a_prefix(codecs, header, seed, kept):
 def test_garbage_is_read_quietly(codecs, data, libopus, right_version):
     if right_version:
         data = bytes([LIBOPUS_VERSION if libopus else 25]) + data
-    started = time.perf_counter()
     got = codecs[libopus].decode(data)
-    assert time.perf_counter() - started < 5
     assert 0 <= got.chunks <= 26
     assert got.valid == (got.chunks > 0)
     assert max(np.abs(got.latents).max(), 0) <= symbols.MAX_SYMBOL
 
 
 def test_the_worst_garbage_ends():
-    """Sizes that nearly always escape: bounded by ``MAX_SYMBOL``, and called illegal."""
-    tables = CodingTables(*(jnp.full((16, n), v, jnp.uint8) for n in (25, 50) for v in (0, 255)))
+    """Digits that nearly always escape: work is bounded by ``MAX_SYMBOL``, and such sizes are not legal."""
+    tables = CodingTables(*(np.full((16, n), v, np.uint8) for n in (25, 50) for v in (0, 255)))
+    codec = PayloadCodec(tables)
+    codec.decode(b"")
     for byte in (0, 255, 85):
-        got = PayloadCodec(tables).decode(bytes([25]) + bytes([byte]) * 999)
-        assert got.chunks <= 26
+        started = time.perf_counter()
+        got = codec.decode(bytes([25]) + bytes([byte]) * 999)
+        assert time.perf_counter() - started < 2
+        assert got.valid == (got.chunks > 0)
+        assert np.abs(got.latents).max() <= symbols.MAX_SYMBOL
 
 
 def test_largest_symbol_and_beyond():
