@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdred.link.channel import (
@@ -116,6 +116,7 @@ def test_burst_lengths_at_the_edges():
     assert realised_loss(np.zeros(0)) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_traces_go_to_a_file_and_back(tmp_path_factory, lost):
     path = tmp_path_factory.mktemp("trace") / "trace.txt"
