@@ -112,6 +112,8 @@ def objective(settings: LPCNetSettings, model: LPCNet, batch: dict[str, Array], 
         started = draw_starts(start_key, features.shape[1], settings.cold_start)
         noise = settings.excitation_noise * draw_noise(noise_key, features.shape[1], settings.rows * FRAME_SAMPLES)
     spoken, past = align(batch["pcm"])
+    # Without any context the vocoder knows no past samples either.
+    past = jnp.where(started == CONTEXT_ROWS, 0.0, past)
     taps = lpc_from_cepstrum(features[CONTEXT_ROWS:, :, :NUM_BANDS], settings.model.lpc_gamma)
     heard = damage(spoken, past, taps, jnp.broadcast_to(noise, spoken.shape))
     since_start = jnp.arange(features.shape[0])[:, None] - started
