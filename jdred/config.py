@@ -61,8 +61,17 @@ class RDOVAEConfig:
     @classmethod
     def paper(cls) -> "RDOVAEConfig":
         """The network of the ICASSP 2023 paper (widths of its first PyTorch port)."""
-        return cls(architecture="paper", state_dim=24, blocks=3, encoder_width=256, encoder_gru=256, decoder_width=256,
-                   decoder_gru=256, level_input=False, pvq_pulses=82)
+        return cls(
+            architecture="paper",
+            state_dim=24,
+            blocks=3,
+            encoder_width=256,
+            encoder_gru=256,
+            decoder_width=256,
+            decoder_gru=256,
+            level_input=False,
+            pvq_pulses=82,
+        )
 
 
 @dataclass(frozen=True)

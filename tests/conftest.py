@@ -30,3 +30,24 @@ def golden():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def models():
+    """A complete set of untrained, very small models: right in everything but what they say."""
+    import jax
+    from flax import nnx
+
+    from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig
+    from jdred.models import Models
+    from jdred.plc.predictor import Predictor
+    from jdred.rdovae import RDOVAE
+    from jdred.rdovae.deploy import deploy
+    from jdred.vocoder.lpcnet import LPCNet, fold
+
+    config = RDOVAEConfig(latent_dim=6, state_dim=5, blocks=2, encoder_width=8, encoder_gru=8, encoder_conv=8,
+                          decoder_width=8, decoder_gru=8, decoder_conv=8, state_hidden=8)  # fmt: skip
+    rdovae, tables = deploy(RDOVAE(config, rngs=nnx.Rngs(0)))
+    voice = fold(LPCNet(LPCNetConfig(gru_a=16, gru_b=8, condition=16, embedding=8), rngs=nnx.Rngs(1)))
+    predictor = Predictor(PredictorConfig(width=8, gru=8), rngs=nnx.Rngs(2))
+    return jax.tree.map(jax.numpy.asarray, Models(rdovae, tables, voice, predictor))

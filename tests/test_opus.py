@@ -276,7 +276,7 @@ def test_any_padding_means_to_us_what_it_means_to_libopus(frames, padding):
 def test_garbage_never_raises_in_the_receiver(data):
     for each in extension.extensions(data):
         assert data[each.offset : each.offset + len(each.payload)] == each.payload
-    assert find_redundancy(data) is None or b"J\x01" in data
+    assert find_redundancy(data) is None or b"J" in data
 
 
 def test_attach_refuses_what_the_format_lacks():
@@ -303,10 +303,10 @@ def test_redundancy_goes_there_and_back(payload):
     assert find_redundancy(attach_redundancy(b"\x48speech", payload)) == payload
 
 
-def test_other_markers_and_versions_are_no_redundancy():
+def test_other_markers_are_no_redundancy():
     plain = b"\x48speech"
     assert find_redundancy(plain) is None
-    for payload in (b"", b"J", b"J\x02abc", b"J\x00abc", b"D\x0cabc"):
+    for payload in (b"", b"j\x01abc", b"D\x0cabc"):
         assert find_redundancy(extension.attach(plain, DRED, payload)) is None
     assert find_redundancy(extension.attach(plain, 100, b"J\x01abc")) is None
     # Ours is found behind libopus's, and the first of two of ours counts.

@@ -172,9 +172,7 @@ def test_distortions_by_hand():
 
 def test_run_mean():
     newest = jnp.array([1, 0, 0, 1, 0])
-    np.testing.assert_allclose(
-        run_mean(jnp.arange(5.0)[:, None], newest, 3)[:, 0], [1, 1, 1, 3.5, 3.5], rtol=1e-6
-    )
+    np.testing.assert_allclose(run_mean(jnp.arange(5.0)[:, None], newest, 3)[:, 0], [1, 1, 1, 3.5, 3.5], rtol=1e-6)
 
 
 def test_targets_lie_where_the_latents_are():

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int, UInt8
 
 from jdred.config import PACKET_SAMPLES, PACKETS_PER_SECOND, ReceiverConfig, SenderConfig
 from jdred.link.receiver import Receiver, Source
-from jdred.link.sender import EXTENSION_ID, Sender
+from jdred.link.sender import Sender
 from jdred.models import Models
 from jdred.opus.extension import strip
+from jdred.opus.marker import EXTENSION_ID
 
 
 class Call(NamedTuple):

@@ -26,10 +26,10 @@ from jdred.config import (
     ReceiverConfig,
 )
 from jdred.dsp.features import extract
-from jdred.link.sender import EXTENSION_ID
 from jdred.models import Models
-from jdred.opus import codec, extension
-from jdred.opus import packet as opus_packet
+from jdred.opus import codec
+from jdred.opus.marker import find_redundancy
+from jdred.opus.packet import has_lbrr
 from jdred.plc.concealer import CONCEAL_ROWS, Concealer
 from jdred.rdovae import RDOVAE
 
@@ -62,9 +62,7 @@ def describe(rdovae: RDOVAE, payload: Payload) -> Described:
     return Described(rows, count, (payload.header.offset - 2) // 4)
 
 
-def gap_rows(
-    described: Described, distance: Int[Array, ""]
-) -> tuple[Float[Array, "3 20"], Bool[Array, "3"]]:
+def gap_rows(described: Described, distance: Int[Array, ""]) -> tuple[Float[Array, "3 20"], Bool[Array, "3"]]:
     """Rows K, K + 1, K + 2 of the packet lost ``distance`` packets before the one described, and which are known.
 
     Rows newer than the redundancy are known to be silent: the sender leaves out nothing else.
@@ -84,6 +82,10 @@ def silent_row() -> Float[Array, "20"]:
 NOTHING = Described(np.zeros((CHUNK_FRAMES * MAX_CHUNKS, NUM_FEATURES), np.float32), np.int32(0), np.int32(0))
 
 
+_describe = jax.jit(describe)
+_good = jax.jit(Concealer.good)
+
+
 class Receiver:
     """One listening end: a packet (or None, lost) in every 20 ms, 20 ms of PCM out. Owns its libopus decoder."""
 
@@ -98,10 +100,9 @@ class Receiver:
         self.last_source: Source | None = None
         self._opus = codec.Decoder()
         self._payload = PayloadCodec(models.tables)
-        self._describe = partial(jax.jit(describe), models.rdovae)
+        self._rdovae = models.rdovae
         concealer = Concealer(models.predictor, models.vocoder)
-        self._good = partial(jax.jit(Concealer.good), concealer)
-        self._conceal = partial(jax.jit(_conceal), concealer)
+        self._good, self._conceal = partial(_good, concealer), partial(_conceal, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
         self._waiting: deque[bytes | None] = deque()
@@ -160,7 +161,7 @@ class Receiver:
 
     def _from_lbrr(self) -> Float[np.ndarray, "320"] | None:
         following = self._waiting[0] if self._waiting else None
-        if not self.config.use_lbrr or following is None or not opus_packet.has_lbrr(following):
+        if not self.config.use_lbrr or following is None or not has_lbrr(following):
             return None
         try:
             return self._opus.decode_lbrr(following, PACKET_SAMPLES)
@@ -179,15 +180,17 @@ class Receiver:
         return NOTHING, 1
 
     def _read(self, packet: bytes) -> Described:
-        found = extension.find(packet, EXTENSION_ID)
-        for _, data in found:
-            payload = self._payload.decode(data)
-            if payload.valid:
-                return self._describe(payload)
-        self.unreadable += bool(found)
+        data = find_redundancy(packet)
+        if data is None:
+            return NOTHING
+        payload = self._payload.decode(data)
+        if payload.valid:
+            return _describe(self._rdovae, payload)
+        self.unreadable += 1
         return NOTHING
 
 
+@jax.jit
 def _conceal(concealer, state, described: Described, distance, key, number):
     """Fill one lost packet; its random numbers depend on the seed and the packet's number only."""
     rows, known = gap_rows(described, distance)

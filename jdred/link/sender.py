@@ -28,13 +28,12 @@ from jdred.config import (
 )
 from jdred.dsp.features import EXTRACTOR, FeatureState
 from jdred.models import Models
-from jdred.opus import codec, extension
+from jdred.opus import codec
+from jdred.opus.marker import attach_redundancy
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.encoder import EncoderState
 from jdred.streaming import scan
 
-EXTENSION_ID = 126
-"""Experimental id of DRED in Opus padding; the payload's own two bytes say whose it is."""
 NEWEST_OFFSET = 6
 """The newest row ends 15 ms (6 x 2.5 ms) after the start of its packet."""
 CHUNK_MS = 10 * CHUNK_FRAMES
@@ -85,13 +84,12 @@ def step(
     """Describe one more packet and plan its redundancy. Constant work, whatever the duration."""
     features, rows = scan(EXTRACTOR, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
     encoder, encoded = rdovae.encoder.step(state.encoder, rows.reshape(-1))
-    push = lambda history, new: jnp.concatenate([new[None], history[:-1]])  # noqa: E731
-    active = push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > config.activity_dbfs)
+    active = _push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > config.activity_dbfs)
     state = SenderState(
         features=features,
         encoder=encoder,
-        latents=push(state.latents, encoded.latent),
-        states=push(state.states, encoded.state),
+        latents=_push(state.latents, encoded.latent),
+        states=_push(state.states, encoded.state),
         active=active,
         filled=jnp.minimum(state.filled + 1, HISTORY_LATENTS),
         skipped=state.skipped,
@@ -106,6 +104,10 @@ def step(
     return state._replace(skipped=plan.skipped), quantize(rdovae, config, state, plan)
 
 
+def _push(history: Array, new: Array) -> Array:
+    return jnp.concatenate([new[None], history[:-1]])
+
+
 def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: activity.Plan) -> Redundancy:
     """Symbols of the planned part of the history, every second latent, coarser with age."""
     level, slope, top = (jnp.asarray(v, jnp.int32) for v in (config.level, config.slope, config.max_level))
@@ -113,6 +115,9 @@ def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: act
     newest = jnp.minimum(plan.start, HISTORY_LATENTS - 1)
     latents, coded = rdovae.quantize(state.latents[at], state.states[newest], level_schedule(level, slope, top))
     return Redundancy(Header(level, slope, top, plan.offset.astype(jnp.int32)), coded, latents, plan.chunks)
+
+
+_step = jax.jit(step, static_argnums=1)
 
 
 class Sender:
@@ -132,7 +137,7 @@ class Sender:
         """By so much decoded sound comes late."""
         self._late = np.zeros(self.delay_samples, np.float32)
         self._payload = PayloadCodec(models.tables)
-        self._step = partial(jax.jit(step, static_argnums=1), models.rdovae, config)
+        self._step = partial(_step, models.rdovae, config)
         self._state = init_state(models.rdovae)
 
     def send(self, pcm: Float[np.ndarray, "320"]) -> bytes:
@@ -154,7 +159,7 @@ class Sender:
         if chunks == 0:
             return packet
         data = self._payload.encode(redundancy.header, redundancy.state, redundancy.latents, chunks)
-        return extension.attach(packet, EXTENSION_ID, data) if data else packet
+        return attach_redundancy(packet, data) if data else packet
 
 
 def _check(config: SenderConfig) -> None:

@@ -102,9 +102,7 @@ def redundancy(rdovae: RDOVAE, pcm: Float[Array, "samples"], config: SenderConfi
     return Described(decoded, CHUNK_FRAMES * available, jnp.ones(packets, jnp.int32))
 
 
-def carriers(
-    lost: Bool[Array, "packets"], delay: int
-) -> tuple[Int[Array, "packets"], Int[Array, "packets"]]:
+def carriers(lost: Bool[Array, "packets"], delay: int) -> tuple[Int[Array, "packets"], Int[Array, "packets"]]:
     """For each packet the next one that arrives, and how far on it is; distance 0 where none comes within ``delay``."""
     packets = lost.shape[0]
 

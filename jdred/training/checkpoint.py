@@ -38,11 +38,20 @@ def load(checkpointer: Checkpointer, abstract: PyTree) -> tuple[PyTree, dict[str
     Raises:
       CheckpointError: nothing there, or of another model.
     """
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), abstract)
+    loaded = _load(checkpointer, {"state": abstract, "meta": None})
+    return loaded["state"], loaded["meta"]
+
+
+def load_meta(checkpointer: Checkpointer) -> dict[str, Any]:
+    """The meta data of the newest checkpoint alone; raises as ``load`` does."""
+    return _load(checkpointer, {"meta": None})["meta"]
+
+
+def _load(checkpointer: Checkpointer, wanted: dict[str, PyTree]) -> dict[str, PyTree]:
     if checkpointer.latest is None:
         raise CheckpointError("no checkpoint in the folder")
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), abstract)
     try:
-        loaded = checkpointer.load_checkpointables(None, {"state": abstract, "meta": None})
+        return checkpointer.load_checkpointables(None, wanted)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"checkpoint does not fit this model: {error}") from error
-    return loaded["state"], loaded["meta"]

@@ -34,9 +34,7 @@ def make_train_step(task: Task, template: Any, optimizer: optax.GradientTransfor
         (value, figures), gradient = jax.value_and_grad(loss, has_aux=True)(arrays)
         return jax.lax.pmean(({"loss": value, **figures}, gradient), "data")
 
-    shared = jax.shard_map(
-        local, mesh=mesh, in_specs=(P(), P("data"), P(), P()), out_specs=P(), check_vma=False
-    )
+    shared = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data"), P(), P()), out_specs=P(), check_vma=False)
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: dict[str, PyTree], batch: dict[str, Array], key: Array):
@@ -104,13 +102,18 @@ def _progress(step: int, total: int, seconds_per_step: float, figures: dict[str,
 
 
 def fit(
-    task: Task, folder: Path, config: FitConfig, *, initial: dict[str, np.ndarray] | None = None,
+    task: Task,
+    folder: Path,
+    config: FitConfig,
+    *,
+    initial: dict[str, np.ndarray] | None = None,
     on_best: Callable[[dict[str, np.ndarray], dict[str, Any]], None] | None = None,
 ) -> dict[str, float]:
     """Train until ``total_steps`` or ``minutes``, going on from the newest checkpoint in ``folder``.
 
     Args:
-      folder: gets ``checkpoints/``, ``best.npz`` (averaged weights of the best validation), ``train.csv``, ``validation.csv``.
+      folder: gets ``checkpoints/``, ``best.npz`` (averaged weights of the best validation), ``train.csv`` and
+        ``validation.csv``.
       initial: arrays to start from (shipped weights) where there is no checkpoint yet.
       on_best: called with the averaged arrays and the figures at each best validation.
     Returns:
@@ -127,7 +130,7 @@ def fit(
     replicated = NamedSharding(mesh, P())
     state = jax.device_put(state, replicated)
     train_step = make_train_step(task, template, optimizer, mesh, config.ema)
-    validate = _validator(task, template)
+    validate = validator(task)
     train_log, validation_log = CsvLog(folder / "train.csv"), CsvLog(folder / "validation.csv")
     key, begin, figures = jax.random.key(config.seed), time.monotonic(), {}
     start = step = int(state["step"])
@@ -172,22 +175,33 @@ def _initial_state(task, template, optimizer, config, saver, initial):
         arrays = {k: jnp.asarray(v) for k, v in initial.items()}
     else:
         arrays = weights.flatten(task.init(config.seed))
-    state = {
-        "arrays": arrays,
-        "ema": jax.tree.map(jnp.copy, arrays),
-        "optimizer": optimizer.init(arrays),
-        "step": jnp.zeros((), jnp.int32),
-    }
+    state = _first_state(arrays, optimizer)
     if checkpoint.latest_step(saver) is None:
         return state, np.inf
     state, meta = checkpoint.load(saver, state)
     return state, meta["best"]
 
 
-def _validator(task: Task, template: Any):
-    """``task.validate`` on flat arrays, figures as plain floats."""
+def _first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformation) -> dict[str, PyTree]:
+    return {
+        "arrays": arrays,
+        "ema": jax.tree.map(jnp.copy, arrays),
+        "optimizer": optimizer.init(arrays),
+        "step": jnp.zeros((), jnp.int32),
+    }
 
-    def validate(arrays: dict[str, np.ndarray]) -> dict[str, float]:
+
+def abstract_state(task: Task) -> dict[str, PyTree]:
+    """Shapes and dtypes of a training state, to restore one into."""
+    optimizer = task.optimizer(1)
+    return jax.eval_shape(lambda: _first_state(weights.flatten(task.init(0)), optimizer))
+
+
+def validator(task: Task) -> Callable[[dict[str, Array]], dict[str, float]]:
+    """``task.validate`` on flat arrays, figures as plain floats."""
+    template = weights.abstract(lambda: task.init(0))
+
+    def validate(arrays: dict[str, Array]) -> dict[str, float]:
         model = weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})
         return {k: float(v) for k, v in task.validate(model).items()}
 

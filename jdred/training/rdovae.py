@@ -23,7 +23,7 @@ RUNS_PER_PHASE = 4
 class RDOVAESettings:
     model: RDOVAEConfig = RDOVAEConfig()
     loss: RDOVAELossConfig = RDOVAELossConfig()
-    batch: int = 32
+    batch: int = 16
     frames: int = 400
     """Length of a training sequence in 10 ms frames, even."""
     learning_rate: float = 3e-3

@@ -1,13 +1,15 @@
 """From prepared data to a trained model: what ``jdred train`` and the scripts in ``experiments/`` call."""
 
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
+import numpy as np
 
 from jdred import weights
 from jdred.config import TrainConfig
-from jdred.training import Task, loop
+from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = ("rdovae", "lpcnet", "plc")
@@ -40,3 +42,37 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
         jax.config.update("jax_num_cpu_devices", config.devices)
     initial = None if config.start_from is None else weights.read(config.start_from)[0]
     return loop.fit(make_task(kind, config.data, settings), config.out, config.fit, initial=initial)
+
+
+def restore_task(config: dict[str, Any], data: Path) -> Task:
+    """The task whose ``config()`` this is, on prepared data."""
+    task = make_task(config["kind"], data)
+    return replace(task, settings=_rebuild(type(task.settings), config["settings"]))
+
+
+def _rebuild(kind: Any, value: Any) -> Any:
+    """A dataclass of plain fields from what ``asdict`` and a JSON file or a checkpoint made of it."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: _rebuild(hints[name], field) for name, field in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_rebuild(None, item) for item in value)
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def evaluate(run: Path, data: Path) -> dict[str, float]:
+    """Restore the newest checkpoint of a run and validate its averaged weights.
+
+    Returns:
+      the step and the validation figures.
+    Raises:
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    folder = Path(run) / "checkpoints"
+    if not folder.is_dir():
+        raise weights.CheckpointError(f"expected checkpoints of a training run in {folder}, found no such folder")
+    saver = checkpoint.open_folder(folder)
+    task = restore_task(checkpoint.load_meta(saver)["config"], data)
+    state, _ = checkpoint.load(saver, loop.abstract_state(task))
+    saver.close()
+    return {"step": int(state["step"]), **loop.validator(task)(state["ema"])}
