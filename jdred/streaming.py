@@ -5,8 +5,7 @@ Offline is ``scan(step)``. A part may have a faster parallel twin under the name
 axes and ``jax.vmap`` are both fine; time is always the first axis of a sequence.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +53,3 @@ def hold(active: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
 def batch_state(state: State, shape: tuple[int, ...]) -> State:
     """Repeat one stream's state over leading batch axes of the given shape."""
     return jax.tree.map(lambda a: jnp.broadcast_to(a, shape + jnp.shape(a)), state)
-
-
-def bind(function: Callable[..., Any], parameters: PyTree) -> Callable[..., Any]:
-    """Compile ``function(parameters, *args)`` with the parameters baked in, so that a live call walks no tree of them."""
-    return jax.jit(lambda *args: function(parameters, *args))

@@ -1,4 +1,4 @@
-"""Weights as flat files: one ``.npz`` of named arrays and one ``.json`` (configuration) a model, with a ``.md`` card."""
+"""Weights as flat files: a model is a ``.npz`` of named arrays, a ``.json`` of its configuration, a ``.md`` card."""
 
 import json
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def check(template: nnx.Module, arrays: dict[str, Any], source: str) -> None:
 
 
 def write(path: Path, arrays: dict[str, Any], config: dict[str, Any], *, half: bool = True) -> None:
-    """Write ``path`` (.npz) and its ``.json``; float arrays as float16 where ``half``. Atomic: renamed when complete."""
+    """Write ``path`` (.npz) and its ``.json``; floats as float16 where ``half``. Atomic: renamed when complete."""
     path = Path(path).with_suffix(".npz")
     stored = {}
     for name, value in arrays.items():
