@@ -11,6 +11,7 @@ from jdred import weights
 from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig
 from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE
+from jdred.rdovae.deploy import deploy
 from jdred.rdovae.tables import CodingTables
 from jdred.vocoder import Vocoder
 from jdred.vocoder.lpcnet import LPCNet, fold
@@ -45,12 +46,15 @@ def load(name: str = "default") -> Models:
 
 
 def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:
-    """A deployed RDO-VAE (see ``rdovae.deploy``) and its coding tables, by shipped name or path."""
+    """An RDO-VAE and its coding tables, by shipped name or path; one fresh from training is deployed on the way."""
     arrays, config = _read(name, "rdovae")
     tables = {k[len(TABLES) :]: np.asarray(arrays.pop(k)) for k in list(arrays) if k.startswith(TABLES)}
+    rdovae = _restore(name, RDOVAE, RDOVAEConfig(**config["model"]), arrays)
+    if not tables:
+        return deploy(rdovae)
     if sorted(tables) != sorted(CodingTables._fields):
-        raise weights.CheckpointError(f"{name}: not a deployed RDO-VAE, its coding tables are missing")
-    return _restore(name, RDOVAE, RDOVAEConfig(**config["model"]), arrays), CodingTables(**tables)
+        raise weights.CheckpointError(f"{name}: expected coding tables {CodingTables._fields}, found {sorted(tables)}")
+    return rdovae, CodingTables(**tables)
 
 
 def load_vocoder(name: str) -> Vocoder:

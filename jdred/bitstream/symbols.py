@@ -45,7 +45,8 @@ def _decode_outcome(coder: Decoder, row: UInt16[Array, "9"]) -> tuple[Decoder, I
 
 
 def encode(coder: Encoder, rows: UInt16[Array, "2 9"], symbol: Int[Array, ""]) -> Encoder:
-    """Append one symbol, its size clipped to ``MAX_SYMBOL``."""
+    """Append one symbol, its size clipped to ``MAX_SYMBOL``; where it is certain to be 0, that is what is coded."""
+    symbol = jnp.where(rows[0, 1] > 0, symbol, 0)
     coder = _encode_outcome(coder, rows[0], jnp.where(symbol > 0, 1, jnp.where(symbol < 0, 2, 0)))
 
     def more(carry):

@@ -15,9 +15,7 @@ from jdred import weights
 from jdred.config import NUM_LEVELS
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.quantizer import Quantizer
-from jdred.rdovae.tables import CodingTables
-
-ALWAYS_ZERO_P0 = 255
+from jdred.rdovae.tables import CodingTables, coded
 
 
 def quantizer_tables(quantizer: Quantizer) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +30,7 @@ def quantizer_tables(quantizer: Quantizer) -> tuple[np.ndarray, np.ndarray]:
 
 def alive(p0: np.ndarray, r: np.ndarray) -> Bool[np.ndarray, "dim"]:
     """Dimensions that are coded at one level at least."""
-    return ((r > 0) & (p0 < ALWAYS_ZERO_P0)).any(axis=0)
+    return coded(p0, r).any(axis=0)
 
 
 def _prune(name: str, array: np.ndarray, latent: np.ndarray, state: np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, UInt8
+import numpy as np
+from jaxtyping import Array, Bool, UInt8
+
+ALWAYS_ZERO_P0 = 255
 
 
 class CodingTables(NamedTuple):
@@ -16,3 +19,8 @@ class CodingTables(NamedTuple):
     latent_r: UInt8[Array, "16 latent"]
     state_p0: UInt8[Array, "16 state"]
     state_r: UInt8[Array, "16 state"]
+
+
+def coded(p0: UInt8[np.ndarray, "..."], r: UInt8[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+    """Where a symbol can be other than zero."""
+    return (r > 0) & (p0 < ALWAYS_ZERO_P0)
