@@ -57,14 +57,16 @@ def _bar(label: str, total: int, done: int, _line_seconds: float) -> Iterator[Ca
 @contextmanager
 def _lines(label: str, total: int, done: int, line_seconds: float) -> Iterator[Callable[[], None]]:
     begin = last = time.monotonic()
-    first = done
+    first = done + 1
 
     def advance() -> None:
-        nonlocal done, last
+        nonlocal begin, done, last
         done, now = done + 1, time.monotonic()
+        if done == first:
+            begin = now  # The first step compiles; it says nothing of the others.
         if now - last >= line_seconds or done == total:
-            left = (total - done) * (now - begin) / (done - first)
-            print(f"{label}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
+            left = f", {(total - done) * (now - begin) / (done - first):.0f} s left" if done > first else ""
+            print(f"{label}: {done}/{total}{left}", file=sys.stderr, flush=True)
             last = now
 
     yield advance

@@ -1,0 +1,7 @@
+"""``python -m jdred``."""
+
+import sys
+
+from jdred.cli import main
+
+sys.exit(main())
