@@ -241,11 +241,11 @@ def test_batch_axes_vmap_and_a_partial_frame(rng):
     x = jnp.stack([speechlike(rng, 3230), jnp.float32(0.1 * rng.standard_normal(3230))])
     rows = extract_jit(x)
     assert rows.shape == (2, 20, 20)
-    np.testing.assert_allclose(jax.jit(jax.vmap(extract))(x), rows, atol=1e-3)
     np.testing.assert_allclose(extract_jit(x[1, :3200]), rows[1], atol=1e-3)
     state = streaming.batch_state(EXTRACTOR.init_state(), (2,))
+    vmapped = jax.jit(jax.vmap(EXTRACTOR.step))
     for k in range(3):
-        state, row = step_jit(state, x[:, k * FRAME_SAMPLES : (k + 1) * FRAME_SAMPLES])
+        state, row = vmapped(state, x[:, k * FRAME_SAMPLES : (k + 1) * FRAME_SAMPLES])
         np.testing.assert_allclose(row, rows[:, k], atol=1e-3)
     assert jax.eval_shape(extract, x[0, :159]).shape == (0, 20)
 
@@ -275,19 +275,19 @@ def test_pitch_law():
     np.testing.assert_array_equal(pitch.period_from_feature(jnp.array([-1.5, -np.inf, 9.0, 1.5])), [255, 255, 32, 32])
 
 
-@pytest.mark.parametrize("length", [1, 160, 1000])
+@pytest.mark.parametrize("length", [1, 100])
 def test_emphasis_and_its_inverse(rng, length):
-    x = rng.standard_normal(length).astype(np.float32)
-    y, memory = filters.preemphasize(jnp.asarray(x), jnp.float32(0.5))
-    before = np.concatenate([[0.5], x[:-1]])
-    np.testing.assert_allclose(y, x - 0.85 * before, atol=1e-6)
-    assert memory == x[-1]
-    back, memory = filters.deemphasize(y, jnp.float32(0.5))
-    np.testing.assert_allclose(back, x, atol=1e-5)
-    assert memory == back[-1]
-    first, memory = filters.deemphasize(y[: length // 2 + 1], 0.5)
-    second, _ = filters.deemphasize(jnp.append(y[length // 2 + 1 :], 0.0), memory)
-    np.testing.assert_allclose(np.concatenate([first, second])[:length], x, atol=1e-5)
+    x = rng.standard_normal((2, length)).astype(np.float32)
+    start = jnp.array([0.5, -2.0])
+    y, memory = jax.jit(filters.preemphasize)(x, start)
+    np.testing.assert_allclose(y, x - 0.85 * np.c_[start, x[:, :-1]], atol=1e-6)
+    np.testing.assert_array_equal(memory, x[:, -1])
+    deemphasize = jax.jit(filters.deemphasize)
+    whole, memory = deemphasize(y, start)
+    np.testing.assert_allclose(whole, x, atol=1e-5)
+    np.testing.assert_allclose(memory, x[:, -1], atol=1e-5)
+    again, _ = deemphasize(y, memory)
+    np.testing.assert_allclose(again[:, 0], y[:, 0] + 0.85 * x[:, -1], atol=1e-5)
 
 
 def test_mulaw():
@@ -297,9 +297,9 @@ def test_mulaw():
     x = jnp.array([-20000.0, -3.0, 0.0, 0.5, 300.0, 31000.0])
     want = 128 + np.sign(x) * 128 * np.log(1 + 255 / 32768 * np.abs(x)) / np.log(256)
     np.testing.assert_allclose(mulaw.encode(x), want, rtol=1e-5)
-    np.testing.assert_allclose(mulaw.decode(mulaw.encode(x)), x, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(jax.jit(lambda x: mulaw.decode(mulaw.encode(x)))(x), x, rtol=1e-4, atol=1e-3)
     slope = 128 / np.log(256) * 255 / 32768 / (1 + 255 / 32768 * np.abs(x))
-    np.testing.assert_allclose(jax.vmap(jax.grad(mulaw.encode))(x), slope, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(mulaw.encode)))(x), slope, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44100, 48000])

@@ -12,7 +12,8 @@ def preemphasize(
 ) -> tuple[Float[Array, "... samples"], Float[Array, "..."]]:
     """``y[n] = x[n] - 0.85 x[n-1]``. ``memory`` is ``x[-1]``; returns ``y`` and the next memory."""
     before = jnp.broadcast_to(memory, x.shape[:-1])[..., None]
-    return x - PREEMPHASIS * jnp.concatenate([before, x[..., :-1]], axis=-1), x[..., -1]
+    delayed = jnp.concatenate([before, x], axis=-1)
+    return x - PREEMPHASIS * delayed[..., :-1], delayed[..., -1]
 
 
 def deemphasize(
