@@ -135,7 +135,8 @@ def fit(
     key, begin, figures = jax.random.key(config.seed), time.monotonic(), {}
     start = step = int(state["step"])
     mark, mark_step = time.monotonic(), step
-    for batch in batches(task, config.seed, start, mesh):
+    source = batches(task, config.seed, start, mesh)
+    for batch in source:
         if step >= config.total_steps:
             break
         state, train_figures = train_step(state, batch, key)
@@ -164,6 +165,7 @@ def fit(
             checkpoint.save(saver, step, state, {"config": task.config(), "best": float(best)})
         if over:
             break
+    source.close()
     saver.close()
     return figures
 
@@ -175,14 +177,15 @@ def _initial_state(task, template, optimizer, config, saver, initial):
         arrays = {k: jnp.asarray(v) for k, v in initial.items()}
     else:
         arrays = weights.flatten(task.init(config.seed))
-    state = _first_state(arrays, optimizer)
+    state = first_state(arrays, optimizer)
     if checkpoint.latest_step(saver) is None:
         return state, np.inf
     state, meta = checkpoint.load(saver, state)
     return state, meta["best"]
 
 
-def _first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformation) -> dict[str, PyTree]:
+def first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformation) -> dict[str, PyTree]:
+    """The training state before the first step."""
     return {
         "arrays": arrays,
         "ema": jax.tree.map(jnp.copy, arrays),
@@ -194,7 +197,7 @@ def _first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformati
 def abstract_state(task: Task) -> dict[str, PyTree]:
     """Shapes and dtypes of a training state, to restore one into."""
     optimizer = task.optimizer(1)
-    return jax.eval_shape(lambda: _first_state(weights.flatten(task.init(0)), optimizer))
+    return jax.eval_shape(lambda: first_state(weights.flatten(task.init(0)), optimizer))
 
 
 def validator(task: Task) -> Callable[[dict[str, Array]], dict[str, float]]:

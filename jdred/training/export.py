@@ -1,0 +1,137 @@
+"""From a training run to shipped weights: half-precision arrays, their configuration, and a card that says how."""
+
+import csv
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdred import weights
+from jdred.models import TABLES, load_rdovae
+from jdred.training import loop
+from jdred.training.run import KINDS, restore_task
+from jdred.training.sources import LANGUAGES, MUSIC_PACKAGE, TRAIN
+from jdred.weights import CheckpointError
+
+BEST = "best.npz"
+DEFAULT = {"rdovae": "rdovae", "vocoder": "lpcnet", "predictor": "plc"}
+"""Weight files of the model set ``default``."""
+LICENCES = {
+    "festvox-ru": "BSD-like",
+    "asterisk-core-sounds-fr-g722": "CC-BY-SA 3.0",
+    "asterisk-core-sounds-ru-g722": "CC-BY 3.0",
+    "tuxpaint-stamps-default": "GPL-2",
+    "ktuberling-data": "GPL-2+",
+    "klettres-data": "GPL-2+",
+    "hedgewars-data": "GFDL-1.3",
+    MUSIC_PACKAGE: "CC-BY-SA 3.0",
+}
+"""Of the packages that training takes speech and background from."""
+TITLES = {
+    "rdovae": "RDO-VAE: features to latents and back, pruned, with its coding tables",
+    "lpcnet": "LPCNet vocoder: features to speech",
+    "plc": "Feature predictor of packet loss concealment",
+}
+
+
+def export(run: Path, kind: str, name: str, notes: str = "", folder: Path = weights.FOLDER) -> Path:
+    """Write the best weights of a run as ``folder/name.npz``, ``.json`` and ``.md``.
+
+    Args:
+      run: folder of a training run.
+      kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet`` or ``plc``.
+      notes: Markdown for the end of the card: command, hours, figures of a test.
+    Returns:
+      the ``.npz``.
+    Raises:
+      CheckpointError: no best weights in the run, or of another kind.
+    """
+    arrays, config = read_best(run, kind)
+    model = config["model"]
+    if kind == "rdovae":
+        rdovae, tables = load_rdovae(run / BEST)
+        arrays, model = weights.flatten(rdovae), asdict(rdovae.config)
+        arrays |= {TABLES + field: value for field, value in tables._asdict().items()}
+    training = {key: value for key, value in config.items() if key not in ("kind", "model")}
+    training["settings"].pop("model", None)
+    path = folder / f"{name}.npz"
+    weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
+    path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), notes))
+    return path
+
+
+def read_best(run: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and configuration of a run's best weights, checked to be of the kind."""
+    if kind not in KINDS:
+        raise CheckpointError(f"unknown model kind {kind!r}, expected one of {KINDS}")
+    arrays, config = weights.read(run / BEST)
+    if config.get("kind") != kind:
+        raise CheckpointError(f"{run / BEST}: expected weights of kind {kind!r}, found {config.get('kind')!r}")
+    return arrays, config
+
+
+def write_default(folder: Path = weights.FOLDER) -> Path:
+    """The model set that ``jdred.load()`` restores."""
+    path = folder / "default.json"
+    path.write_text(json.dumps(DEFAULT, indent=2) + "\n")
+    return path
+
+
+def hours(run: Path) -> float | None:
+    """Time spent on training steps, from the run's log; None without one."""
+    log = run / "train.csv"
+    if not log.is_file():
+        return None
+    with log.open(newline="") as file:
+        rows = [(int(row["step"]), float(row["seconds_per_step"])) for row in csv.DictReader(file)]
+    steps = np.diff([0, *(step for step, _ in rows)])
+    return float(np.dot(steps, [seconds for _, seconds in rows])) / 3600
+
+
+def card(
+    kind: str, name: str, arrays: dict[str, Any], training: dict[str, Any], spent_hours: float | None, notes: str
+) -> str:
+    """The card in Markdown."""
+    count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
+    figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed")}
+    spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
+    parts = [
+        f"# {name}",
+        f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
+        "## Training",
+        f"From random weights (seed {training.get('seed', 0)}), {training['step']} steps{spent}; of the exponential "
+        f"moving averages the best in validation. `python experiments/train_{kind}.py` on what `jdred corpus prepare` "
+        "makes of the data.",
+        "## Data",
+        "Recorded speech of these Debian packages, augmented; nothing is distilled from another model.",
+        _table(("package", "languages", "licence"), [_package_row(package) for package in LICENCES]),
+        "## Validation",
+        "On speakers and languages that training does not hear.",
+        _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
+        notes.strip(),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _package_row(package: str) -> tuple[str, str, str]:
+    return package, LANGUAGES.get(package, {}).get(TRAIN, "(background music)"), LICENCES[package]
+
+
+def compare_validation(path: Path, run: Path, kind: str, data: Path) -> dict[str, tuple[float, float]]:
+    """Validation figures of a run's best weights as trained, and as they were shipped in ``path``."""
+    arrays, config = read_best(run, kind)
+    task = restore_task(config, data)
+    shipped, shipped_config = weights.read(path)
+    shipped = {k: v for k, v in shipped.items() if not k.startswith(TABLES)}
+    sizes = replace(task.settings.model, **shipped_config["model"])
+    shipped_task = replace(task, settings=replace(task.settings, model=sizes))
+    weights.check(weights.abstract(lambda: shipped_task.init(0)), shipped, str(path))
+    before, after = loop.validator(task)(arrays), loop.validator(shipped_task)(shipped)
+    return {k: (before[k], after[k]) for k in before}
