@@ -39,9 +39,7 @@ class _Decoder(nnx.Module):
         """The state before the newest chunk of a payload; convolutions remember nothing."""
         memories = (conv.init_state() for conv in self.convs)
         batch = coded.shape[:-1]
-        return DecoderState(
-            self._first_grus(coded), tuple(jnp.broadcast_to(m, batch + m.shape) for m in memories)
-        )
+        return DecoderState(self._first_grus(coded), tuple(jnp.broadcast_to(m, batch + m.shape) for m in memories))
 
     def init_state(self) -> DecoderState:
         """``start`` from the all-zero coded state."""

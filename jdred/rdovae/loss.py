@@ -200,4 +200,3 @@ def rate_distortion(
 def num_chunks(frames: int) -> int:
     """Chunks per phase of a sequence: every latent but the first, whose frames begin before the sequence."""
     return (frames // 2 - 1) // 2
-
