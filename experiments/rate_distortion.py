@@ -148,8 +148,8 @@ def draw(path: Path, codecs: dict[str, list[Row] | None], ages: dict[str, list[R
             if column == "pitch_cents_median":
                 axis.set_yscale("log")
     axes[0, 0].legend()
-    axes[0, 1].set_title("lines: one level; crosses: levels that rise with age; dotted: not quantised", fontsize="medium")
-    axes[1, 1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, fontsize="small")
+    figure.suptitle("lines: one level; crosses: levels that rise with age; dotted: not quantised", fontsize="medium")
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

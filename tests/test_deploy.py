@@ -1,5 +1,6 @@
 """Deployment of the RDO-VAE: what is pruned was never used, and the tables are those of the quantisers."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,13 +10,21 @@ from jdred.config import RDOVAEConfig
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.deploy import deploy
 from jdred.rdovae.quantizer import DEAD_ZONE_UNIT
+from jdred.weights import abstract
 
-DENSE = RDOVAEConfig(latent_dim=5, state_dim=4, blocks=2, encoder_width=6, encoder_gru=6, encoder_conv=4,
+DENSE = RDOVAEConfig(latent_dim=5, state_dim=4, blocks=1, encoder_width=6, encoder_gru=6, encoder_conv=4,
                      decoder_width=6, decoder_gru=6, decoder_conv=4, state_hidden=6)  # fmt: skip
-PAPER = RDOVAEConfig(architecture="paper", latent_dim=5, state_dim=4, blocks=2, encoder_width=6, encoder_gru=6,
+PAPER = RDOVAEConfig(architecture="paper", latent_dim=5, state_dim=4, blocks=1, encoder_width=6, encoder_gru=6,
                      decoder_width=6, decoder_gru=6, state_hidden=6, level_input=False)  # fmt: skip
 LATENTS, STATES = [0, 2, 4], [0, 1, 3]
 """Dimensions that stay alive."""
+
+
+def small(config: RDOVAEConfig) -> RDOVAE:
+    """Random weights throughout."""
+    rng = np.random.default_rng(1)
+    template = abstract(lambda: RDOVAE(config, rngs=nnx.Rngs(0)))
+    return jax.tree.map(lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), a.dtype), template)
 
 
 def with_dead(model: RDOVAE) -> RDOVAE:
@@ -31,7 +40,7 @@ def with_dead(model: RDOVAE) -> RDOVAE:
 
 @pytest.fixture(params=[DENSE, PAPER], ids=["dense", "paper"])
 def model(request):
-    return with_dead(RDOVAE(request.param, rngs=nnx.Rngs(0)))
+    return with_dead(small(request.param))
 
 
 def test_pruned_model_says_the_same(model, rng):
@@ -39,21 +48,25 @@ def test_pruned_model_says_the_same(model, rng):
     assert (pruned.config.latent_dim, pruned.config.state_dim) == (3, 3)
     assert tables.latent_p0.shape == tables.latent_r.shape == tables.state_p0.shape == tables.state_r.shape == (16, 3)
     pairs = rng.normal(size=(9, 40)).astype(np.float32)
-    (_, full), (_, small) = (m.encoder.scan(m.encoder.init_state(), pairs) for m in (model, pruned))
     levels = jnp.array([2, 7, 15])
-    said = [m.quantize(z.latent[8:2:-2], z.state[8], levels) for m, z in ((model, full), (pruned, small))]
-    (latents, state), (kept_latents, kept_state) = said
+
+    @jax.jit
+    def say(model):
+        _, encoded = model.encoder.scan(model.encoder.init_state(), pairs)
+        said = model.quantize(encoded.latent[8:2:-2], encoded.state[8], levels)
+        return *said, model.reconstruct(*said, levels)
+
+    (latents, state, rows), (kept_latents, kept_state, kept_rows) = say(model), say(pruned)
     assert np.any(latents[:, LATENTS])
     np.testing.assert_array_equal(latents[:, LATENTS], kept_latents)
     np.testing.assert_array_equal(np.asarray(state)[STATES], kept_state)
     assert not np.any(np.delete(latents, LATENTS, axis=1))
     assert not np.any(np.delete(state, STATES))
-    rows = [m.reconstruct(*symbols, levels) for m, symbols in zip((model, pruned), said, strict=True)]
-    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+    np.testing.assert_allclose(rows, kept_rows, atol=1e-5)
 
 
 def test_tables_are_the_distributions_in_8_bits():
-    model = RDOVAE(DENSE, rngs=nnx.Rngs(0))
+    model = small(DENSE)
     raw = np.zeros((16, 6, 5), np.float32)
     raw[3, 5, 1] = np.log(0.8 / 0.2)  # decay 0.8
     raw[3, 4, 1] = np.log(0.6 / 0.4)  # theta 0.6: p0 = 1 - 0.8^0.8
@@ -67,7 +80,7 @@ def test_tables_are_the_distributions_in_8_bits():
 
 
 def test_a_dimension_alive_at_one_level_stays():
-    model = with_dead(RDOVAE(DENSE, rngs=nnx.Rngs(0)))
+    model = with_dead(small(DENSE))
     raw = np.array(model.latent_quantizer.raw[...])
     raw[12, 5, 1] = 0.0
     model.latent_quantizer.raw = nnx.Param(jnp.asarray(raw))
