@@ -6,26 +6,48 @@ The tables are integers because sender and receiver must agree on every probabil
 import re
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Bool
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jdred import weights
 from jdred.config import NUM_LEVELS
 from jdred.rdovae import RDOVAE
-from jdred.rdovae.quantizer import Quantizer
+from jdred.rdovae.encoder import Encoded
+from jdred.rdovae.quantizer import Quantizer, symbols
 from jdred.rdovae.tables import CodingTables, coded
 
+Table = tuple[UInt8[np.ndarray, "16 dim"], UInt8[np.ndarray, "16 dim"]]
+"""``(p0, r)`` of every level and dimension in 1/256."""
 
-def quantizer_tables(quantizer: Quantizer) -> tuple[np.ndarray, np.ndarray]:
-    """``(p0, r)`` of every level and dimension as uint8 in units of 1/256."""
+
+def trained_table(quantizer: Quantizer) -> Table:
+    """What training believes of the symbols."""
     at = quantizer.at(jnp.arange(NUM_LEVELS))
+    return _to_8_bits(at.p0), _to_8_bits(at.decay)
 
-    def to_8_bits(x: np.ndarray) -> np.ndarray:
-        return np.clip(np.round(256 * np.asarray(x)), 0, 255).astype(np.uint8)
 
-    return to_8_bits(at.p0), to_8_bits(at.decay)
+def measured_table(quantizer: Quantizer, values: Float[Array, "count dim"]) -> Table:
+    """What the symbols of these latents (or states) really are: the Laplace distribution that codes them shortest.
+
+    A dimension that is hardly ever other than zero at a level is switched off there.
+    """
+
+    def level_statistics(level: Array) -> tuple[Array, Array]:
+        size = jnp.abs(symbols(values, quantizer.at(level)))
+        nonzero = jnp.sum(size > 0, axis=0)
+        beyond_one = jnp.sum(size, axis=0) - nonzero
+        # Half a count each: no estimate is ever exactly 0 or 1.
+        return 1 - (nonzero + 0.5) / (len(values) + 1), (beyond_one + 0.5) / (beyond_one + nonzero + 1)
+
+    p0, r = jax.lax.map(level_statistics, jnp.arange(NUM_LEVELS))
+    return _to_8_bits(p0), np.maximum(_to_8_bits(r), 1)
+
+
+def _to_8_bits(x: Array) -> UInt8[np.ndarray, "..."]:
+    return np.clip(np.round(256 * np.asarray(x)), 0, 255).astype(np.uint8)
 
 
 def alive(p0: np.ndarray, r: np.ndarray) -> Bool[np.ndarray, "dim"]:
@@ -47,14 +69,21 @@ def _prune(name: str, array: np.ndarray, latent: np.ndarray, state: np.ndarray) 
     return array
 
 
-def deploy(model: RDOVAE) -> tuple[RDOVAE, CodingTables]:
-    """The pruned model (its configuration tells the new sizes) and its coding tables."""
-    latent_p0, latent_r = quantizer_tables(model.latent_quantizer)
-    state_p0, state_r = quantizer_tables(model.state_quantizer)
-    latent, state = alive(latent_p0, latent_r), alive(state_p0, state_r)
+def deploy(model: RDOVAE, speech: Encoded | None = None) -> tuple[RDOVAE, CodingTables]:
+    """The pruned model (its configuration tells the new sizes) and its coding tables.
+
+    Args:
+      speech: what the encoder makes of much speech, ``[count, dim]``; the tables are then measured on it.
+    """
+    if speech is None:
+        latent_table, state_table = trained_table(model.latent_quantizer), trained_table(model.state_quantizer)
+    else:
+        latent_table = measured_table(model.latent_quantizer, speech.latent)
+        state_table = measured_table(model.state_quantizer, speech.state)
+    latent, state = alive(*latent_table), alive(*state_table)
     config = replace(model.config, latent_dim=int(latent.sum()), state_dim=int(state.sum()))
     template = weights.abstract(lambda: RDOVAE(config, rngs=nnx.Rngs(0)))
     arrays = {name: _prune(name, np.asarray(a), latent, state) for name, a in weights.flatten(model).items()}
     weights.check(template, arrays, "pruned RDO-VAE")
-    tables = CodingTables(latent_p0[:, latent], latent_r[:, latent], state_p0[:, state], state_r[:, state])
+    tables = CodingTables(*(t[:, latent] for t in latent_table), *(t[:, state] for t in state_table))
     return weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()}), tables

@@ -6,11 +6,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jdred import weights
-from jdred.models import TABLES, load_rdovae
+from jdred.config import RDOVAEConfig
+from jdred.models import TABLES
+from jdred.rdovae import RDOVAE
+from jdred.rdovae.deploy import deploy
+from jdred.rdovae.tables import CodingTables
 from jdred.training import loop
+from jdred.training.corpus import Prepared
+from jdred.training.rdovae import encode_speech
 from jdred.training.run import KINDS, restore_task
 from jdred.training.sources import LANGUAGES, MUSIC_PACKAGE, TRAIN
 from jdred.weights import CheckpointError
@@ -36,13 +44,16 @@ TITLES = {
 }
 
 
-def export(run: Path, kind: str, name: str, notes: str = "", folder: Path = weights.FOLDER) -> Path:
+def export(
+    run: Path, kind: str, name: str, notes: str = "", folder: Path = weights.FOLDER, data: Path | None = None
+) -> Path:
     """Write the best weights of a run as ``folder/name.npz``, ``.json`` and ``.md``.
 
     Args:
       run: folder of a training run.
       kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet`` or ``plc``.
       notes: Markdown for the end of the card: command, hours, figures of a test.
+      data: prepared data; an RDO-VAE's coding tables are then measured on its training speech.
     Returns:
       the ``.npz``.
     Raises:
@@ -51,7 +62,7 @@ def export(run: Path, kind: str, name: str, notes: str = "", folder: Path = weig
     arrays, config = read_best(run, kind)
     model = config["model"]
     if kind == "rdovae":
-        rdovae, tables = load_rdovae(run / BEST)
+        rdovae, tables = deployed(arrays, config, data)
         arrays, model = weights.flatten(rdovae), asdict(rdovae.config)
         arrays |= {TABLES + field: value for field, value in tables._asdict().items()}
     training = {key: value for key, value in config.items() if key not in ("kind", "model")}
@@ -60,6 +71,13 @@ def export(run: Path, kind: str, name: str, notes: str = "", folder: Path = weig
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
     path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), notes))
     return path
+
+
+def deployed(arrays: dict[str, np.ndarray], config: dict[str, Any], data: Path | None) -> tuple[RDOVAE, CodingTables]:
+    """A trained RDO-VAE pruned, its tables measured on the training speech where there is data."""
+    template = weights.abstract(lambda: RDOVAE(RDOVAEConfig(**config["model"]), rngs=nnx.Rngs(0)))
+    model = weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})
+    return deploy(model, None if data is None else encode_speech(model, Prepared(data / "train-0")))
 
 
 def read_best(run: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

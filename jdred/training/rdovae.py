@@ -11,9 +11,11 @@ from flax import nnx
 from jaxtyping import Array
 
 from jdred.bitstream.payload import SLOPES
-from jdred.config import NUM_LEVELS, RDOVAEConfig
+from jdred.config import NUM_LEVELS, PACKET_FRAMES, RDOVAEConfig
 from jdred.rdovae import RDOVAE
+from jdred.rdovae.encoder import Encoded
 from jdred.rdovae.loss import RDOVAELossConfig, Runs, num_chunks, rate_distortion
+from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
 
 RUNS_PER_PHASE = 4
@@ -105,6 +107,16 @@ def objective(settings: RDOVAESettings, parameters: RDOVAE, batch: dict[str, Arr
 
 
 _compiled_objective = jax.jit(objective, static_argnums=0)
+
+
+def encode_speech(model: RDOVAE, prepared: Prepared, sequences: int = 64) -> Encoded:
+    """What the encoder says of so many whole sequences, ``[count, dim]``: what ``rdovae.deploy`` measures."""
+    numbers = np.linspace(0, len(prepared) - 1, sequences).astype(int)
+    features = np.stack([prepared.sequence(number)["features"] for number in numbers], axis=1)
+    pairs = np.moveaxis(features.reshape(-1, PACKET_FRAMES, *features.shape[1:]), 1, 2)
+    state = batch_state(model.encoder.init_state(), (sequences,))
+    _, encoded = jax.jit(model.encoder.scan)(state, pairs.reshape(*pairs.shape[:2], -1))
+    return jax.tree.map(lambda z: z.reshape(-1, z.shape[-1]), encoded)
 
 
 def random_cuts(rng: np.random.Generator, batch: int, chunks: int) -> np.ndarray:
