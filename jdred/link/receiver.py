@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdred.bitstream.codec import PayloadCodec
 from jdred.bitstream.payload import Payload
@@ -30,7 +30,7 @@ from jdred.models import Models
 from jdred.opus import codec
 from jdred.opus.marker import find_redundancy
 from jdred.opus.packet import has_lbrr
-from jdred.plc.concealer import CONCEAL_ROWS, Concealer
+from jdred.plc.concealer import CONCEAL_ROWS, Concealer, ConcealerState
 from jdred.rdovae import RDOVAE
 
 
@@ -102,7 +102,7 @@ class Receiver:
         self._payload = PayloadCodec(models.tables)
         self._rdovae = models.rdovae
         concealer = Concealer(models.predictor, models.vocoder)
-        self._good, self._conceal = partial(_good, concealer), partial(_conceal, concealer)
+        self._good, self._conceal = partial(_good, concealer), partial(conceal_step, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
         self._waiting: deque[bytes | None] = deque()
@@ -191,8 +191,18 @@ class Receiver:
 
 
 @jax.jit
-def _conceal(concealer, state, described: Described, distance, key, number):
-    """Fill one lost packet; its random numbers depend on the seed and the packet's number only."""
+def conceal_step(
+    concealer: Concealer,
+    state: ConcealerState,
+    described: Described,
+    distance: Int[Array, ""],
+    key: Key[Array, ""],
+    number: Int[Array, ""],
+) -> tuple[ConcealerState, Float[Array, "320"], Bool[Array, ""]]:
+    """Fill the packet lost ``distance`` packets before the one described: new state, sound, whether a row was known.
+
+    Its random numbers depend on the key and the packet's number only.
+    """
     rows, known = gap_rows(described, distance)
     uniforms = jax.random.uniform(jax.random.fold_in(key, number), (CONCEAL_ROWS, FRAME_SAMPLES, 8))
     state, pcm = concealer.conceal(state, rows, known, uniforms)

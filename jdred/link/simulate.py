@@ -103,7 +103,7 @@ def redundancy(rdovae: RDOVAE, pcm: Float[Array, "samples"], config: SenderConfi
 
 
 def carriers(lost: Bool[Array, "packets"], delay: int) -> tuple[Int[Array, "packets"], Int[Array, "packets"]]:
-    """For each lost packet the next that arrives, and how far on it is; distance 0 where none comes within ``delay``."""
+    """For each lost packet the next that arrives, and how far on it is; distance 0: none comes within ``delay``."""
     packets = lost.shape[0]
 
     def back(following: Array, x: tuple[Array, Array]):
