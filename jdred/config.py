@@ -118,6 +118,16 @@ class SenderConfig:
     activity_dbfs: float = -65.0
     """Packets below this mean power (dB of full scale) are silence, which the redundancy leaves out at its ends."""
 
+    def __post_init__(self):
+        """Raises ``ValueError`` for settings out of range."""
+        longest = MAX_CHUNKS * CHUNK_FRAMES * 10
+        _check_range("dred_duration_ms", self.dred_duration_ms, 0, longest)
+        _check_range("expected_loss", self.expected_loss, 0, 1)
+        _check_range("level", self.level, 0, NUM_LEVELS - 1)
+        _check_range("slope", self.slope, 0, 7)
+        _check_range("max_level", self.max_level, self.level, NUM_LEVELS - 1)
+        _check_range("lbrr_bps", self.lbrr_bps, 0, 500_000)
+
 
 @dataclass(frozen=True)
 class ReceiverConfig:
@@ -129,6 +139,15 @@ class ReceiverConfig:
     use_dred: bool = True
     seed: int = 0
     """Of the vocoder's sampling."""
+
+    def __post_init__(self):
+        """Raises ``ValueError`` for settings out of range."""
+        _check_range("playout_delay_ms", self.playout_delay_ms, 0, 60_000)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be {low} .. {high}, found {value}")
 
 
 @dataclass(frozen=True)

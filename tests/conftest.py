@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+# Tests compile much and compute little.
+jax.config.update("jax_disable_most_optimizations", True)
 
 GOLDEN = Path(os.environ.get("JDRED_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 
@@ -35,7 +39,6 @@ def rng():
 @pytest.fixture(scope="session")
 def models():
     """A complete set of untrained, very small models: right in everything but what they say."""
-    import jax
     from flax import nnx
 
     from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig

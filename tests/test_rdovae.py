@@ -25,6 +25,7 @@ from jdred.rdovae.loss import (
 )
 from jdred.rdovae.quantizer import Laplace, Quantizer, compress, dequantize, pvq, symbols
 from jdred.rdovae.rate import hard_bits, level_lambda, soft_bits
+from jdred.weights import abstract
 
 SMALL = RDOVAEConfig(latent_dim=6, state_dim=5, blocks=2, encoder_width=8, encoder_gru=8, encoder_conv=8,
                      decoder_width=8, decoder_gru=8, decoder_conv=8, state_hidden=8)  # fmt: skip
@@ -42,7 +43,7 @@ def model(request):
 
 
 def test_sizes_are_those_of_the_published_networks():
-    dense, paper = RDOVAE(RDOVAEConfig(), rngs=nnx.Rngs(0)), RDOVAE(RDOVAEConfig.paper(), rngs=nnx.Rngs(0))
+    dense, paper = (abstract(lambda c=c: RDOVAE(c, rngs=nnx.Rngs(0))) for c in (RDOVAEConfig(), RDOVAEConfig.paper()))
     assert count(dense.encoder) == 399_264
     assert count(dense.decoder) == 532_880
     assert count(paper.encoder) == pytest.approx(2.379e6, rel=1e-3)

@@ -111,7 +111,8 @@ def _track(name: str, comparison: Comparison) -> str:
     outcome, reference = comparison.outcomes[name], comparison.outcomes["original"]
     label, what = NAMES[name]
     picture = _data_uri("image/png", spectrogram_png(outcome.pcm, reference.pcm))
-    figures = f"ESTOI {_figure(outcome.scores['estoi'], 2)} &middot; {outcome.total_kbps:.1f} kb/s"
+    rate = "16-bit PCM" if name == "original" else f"{outcome.total_kbps:.1f} kb/s"
+    figures = f"ESTOI {_figure(outcome.scores['estoi'], 2)} &middot; {rate}"
     return f"""<article class="track">
 <div class="head"><button class="listen" aria-label="Play {label}">&#9654;</button><h3>{label}</h3>
 <span class="what">{what}</span><span class="figures">{figures}</span></div>
@@ -187,10 +188,15 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def _table(outcomes: dict[str, Outcome]) -> str:
-    groups = [label for label, _ in COLUMNS], ["kb/s", "core", "LBRR", "DRED"], [source.value for source in Source]
-    head = _cells("th", groups)
+    groups = {
+        "measures": [label for label, _ in COLUMNS],
+        "kb/s": ["total", "core", "LBRR", "DRED"],
+        "packets by source": [source.value for source in Source],
+    }
+    top = "".join(f'<th class="group" colspan="{len(columns)}">{group}</th>' for group, columns in groups.items())
+    head = f"<tr><th></th>{top}</tr><tr><th></th>{_cells('th', tuple(groups.values()))}</tr>"
     rows = "".join(f"<tr><th>{NAMES[name][0]}</th>{_cells('td', _row(name, o))}</tr>" for name, o in outcomes.items())
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _row(name: str, outcome: Outcome) -> tuple[list[str], list[str], list[str]]:
@@ -218,7 +224,7 @@ def _bars(outcomes: dict[str, Outcome]) -> str:
 def _bar(label: str, outcome: Outcome, longest: float) -> str:
     """Parts by width; room is left for the number behind the longest bar."""
     parts = "".join(
-        f'<i class="{kind}" style="width:{82 * rate / longest:.2f}%" title="{kind} {rate:.2f} kb/s"></i>'
+        f'<i class="{kind}" style="width:{78 * rate / longest:.2f}%" title="{kind} {rate:.2f} kb/s"></i>'
         for kind, key in RATES.items()
         if (rate := max(getattr(outcome, key), 0.0)) > 0
     )
