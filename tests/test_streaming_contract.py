@@ -131,7 +131,9 @@ PARTS = {
 }
 TWINS = [name for name, part in PARTS.items() if part.twin]
 SAMPLERS = ["vocoder", "concealer"]
-every_part = pytest.mark.parametrize("name", PARTS)
+# Scope module: the tests of a part follow each other, so that parallel workers compile few parts twice.
+every_part = pytest.mark.parametrize("name", PARTS, scope="module")
+every_twin = pytest.mark.parametrize("name", TWINS, scope="module")
 
 
 class Stream(NamedTuple):
@@ -243,7 +245,7 @@ def test_two_half_runs_are_one(name):
     assert_close((last, joined([first, second])), (end, ys))
 
 
-@pytest.mark.parametrize("name", TWINS)
+@every_twin
 def test_gradients_of_the_twin_are_those_of_the_steps(name):
     part, _, _, state, xs, end, ys = stream(name)
     rng = np.random.default_rng(1)
@@ -293,7 +295,7 @@ def test_nan_of_an_inactive_row_leaks_nowhere(name):
     assert_close((at(after, 0), at(outputs, 0)), stream(name).step(state, at(xs, 0)))
 
 
-@pytest.mark.parametrize("name", TWINS)
+@every_twin
 def test_vmap_of_a_sequence_is_each_sequence(name):
     part, _, _, state, xs, end, ys = stream(name)
     other = PARTS[name].inputs(np.random.default_rng(3))

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def read_csv(path: Path) -> list[dict[str, float]]:
 
 
 def restored(folder: Path, task) -> dict:
-    return checkpoint.load(checkpoint.open_folder(folder / "checkpoints"), loop.abstract_state(task))[0]
+    with closing(checkpoint.open_folder(folder / "checkpoints")) as saver:
+        return checkpoint.load(saver, loop.abstract_state(task))[0]
 
 
 def assert_equal(got, wanted, **tolerance) -> None:
@@ -97,8 +99,8 @@ def test_fit_trains_and_leaves_logs_weights_and_checkpoints(first, run):
 def test_average_is_of_the_arrays(task, first, run):
     """After two steps from a: 0.1 a + 0.9 x1, then 2/11 of that and 9/11 x2 (the decay starts as of a plain mean)."""
     state = restored(run[0], task)
-    saver = checkpoint.open_folder(run[0] / "checkpoints")
-    one = saver.load_checkpointables(1, {"state": loop.abstract_state(task)})["state"]
+    with closing(checkpoint.open_folder(run[0] / "checkpoints")) as saver:
+        one = saver.load_checkpointables(1, {"state": loop.abstract_state(task)})["state"]
     for name, last in state["arrays"].items():
         mean = 0.1 * first[name] + 0.9 * one["arrays"][name]
         np.testing.assert_allclose(state["ema"][name], 2 / 11 * mean + 9 / 11 * last, atol=1e-5)
@@ -180,7 +182,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
 from jax.sharding import Mesh
 from jdred import weights
-from jdred.training import loop
+from jdred.training import checkpoint, loop
 from test_training import plc_task
 task = plc_task(sys.argv[1])
 optimizer, template = task.optimizer(10), weights.abstract(lambda: task.init(0))
@@ -193,6 +195,9 @@ for devices in (1, 2):
         state, figures = step(state, batch, jax.random.key(0))
     ends.append(jax.tree.map(np.asarray, (state, figures)))
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *ends)
+saver = checkpoint.open_folder(sys.argv[2])
+checkpoint.save(saver, 2, state, {"config": task.config(), "best": 0.0})
+saver.close()
 print("equal on", jax.device_count(), "devices")
 """
 
@@ -202,10 +207,12 @@ def plc_task(data: str) -> PLCTask:
     return PLCTask(Prepared(Path(data) / "train-0"), Prepared(Path(data) / "validation"), settings)
 
 
-def test_two_devices_train_as_one(data):
-    command = [sys.executable, "-c", TWO_DEVICES, str(data)]
+def test_two_devices_train_as_one_and_their_checkpoint_restores_on_one(data, tmp_path):
+    command = [sys.executable, "-c", TWO_DEVICES, str(data), str(tmp_path / "checkpoints")]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal on 2 devices", done.stderr[-2000:]
+    assert restored(tmp_path, plc_task(data))["step"] == 2
+    assert np.isfinite(evaluate(tmp_path, data)["loss"])
 
 
 # Weight files

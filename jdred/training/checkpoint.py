@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
@@ -31,14 +33,16 @@ def latest_step(checkpointer: Checkpointer) -> int | None:
 
 
 def load(checkpointer: Checkpointer, abstract: PyTree) -> tuple[PyTree, dict[str, Any]]:
-    """The newest state and its meta data.
+    """The newest state, on every device that there is now, and its meta data.
 
     Args:
       abstract: a tree of the same structure, shapes and dtypes.
     Raises:
       CheckpointError: nothing there, or of another model.
     """
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), abstract)
+    # Without a sharding of its own, a state only goes back to the devices that it was saved from.
+    everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract)
     loaded = _load(checkpointer, {"state": abstract, "meta": None})
     return loaded["state"], loaded["meta"]
 

@@ -1,5 +1,6 @@
 """From prepared data to a trained model: what ``jdred train`` and the scripts in ``experiments/`` call."""
 
+from contextlib import closing
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -71,8 +72,7 @@ def evaluate(run: Path, data: Path) -> dict[str, float]:
     folder = Path(run) / "checkpoints"
     if not folder.is_dir():
         raise weights.CheckpointError(f"expected checkpoints of a training run in {folder}, found no such folder")
-    saver = checkpoint.open_folder(folder)
-    task = restore_task(checkpoint.load_meta(saver)["config"], data)
-    state, _ = checkpoint.load(saver, loop.abstract_state(task))
-    saver.close()
+    with closing(checkpoint.open_folder(folder)) as saver:
+        task = restore_task(checkpoint.load_meta(saver)["config"], data)
+        state, _ = checkpoint.load(saver, loop.abstract_state(task))
     return {"step": int(state["step"]), **loop.validator(task)(state["ema"])}
