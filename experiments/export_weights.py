@@ -19,7 +19,7 @@ from jdred.training import export
 class Options:
     run: Path
     """Folder of the training run."""
-    kind: Literal["rdovae", "lpcnet", "plc"]
+    kind: Literal["rdovae", "lpcnet", "fargan", "plc"]
     name: str
     """Of the weight file."""
     card_notes: Path | None = None

@@ -112,7 +112,7 @@ class Prepare:
 class Train:
     """Train one of the networks; an interrupted run goes on where it was."""
 
-    kind: Positional[Literal["rdovae", "lpcnet", "plc"]]
+    kind: Positional[Literal["rdovae", "lpcnet", "fargan", "plc"]]
     config: OmitArgPrefixes[TrainConfig]
 
 

@@ -90,6 +90,26 @@ class LPCNetConfig:
 
 
 @dataclass(frozen=True)
+class FARGANConfig:
+    """Architecture of the FARGAN vocoder; the defaults are the network of libopus 1.6 (0.82 M weights)."""
+
+    pitch_embedding: int = 12
+    condition_dense: int = 64
+    condition_conv: int = 128
+    condition: int = 80
+    """Width of the conditioning of a sub-frame."""
+    first: int = 192
+    """Width of the layer over two sub-frames of inputs."""
+    grus: tuple[int, ...] = (160, 128, 128)
+    dense: int = 128
+
+    @classmethod
+    def half(cls) -> "FARGANConfig":
+        """Less than half of the weights."""
+        return cls(condition=64, first=128, grus=(96, 80, 80), dense=96)
+
+
+@dataclass(frozen=True)
 class PredictorConfig:
     """Architecture of the PLC feature predictor."""
 

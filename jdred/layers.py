@@ -177,10 +177,12 @@ class GRU(nnx.Module):
 class CausalConv(nnx.Module):
     """Causal convolution over time of kernel size k and dilation d; zeros before the start."""
 
-    def __init__(self, n_in: int, n_out: int, *, kernel_size: int, dilation: int = 1, rngs: nnx.Rngs):
+    def __init__(
+        self, n_in: int, n_out: int, *, kernel_size: int, dilation: int = 1, rngs: nnx.Rngs, use_bias: bool = True
+    ):
         self.n_in, self.kernel_size, self.dilation = n_in, kernel_size, dilation
         self.kernel = nnx.Param(_kernel_init(rngs.params(), (kernel_size * n_in, n_out)))
-        self.bias = nnx.Param(jnp.zeros(n_out))
+        self.bias = nnx.Param(jnp.zeros(n_out)) if use_bias else None
 
     @property
     def memory(self) -> int:
@@ -192,7 +194,8 @@ class CausalConv(nnx.Module):
 
     def _weigh(self, taps: list[Array]) -> Array:
         """``taps`` are oldest first, as the rows of the kernel are."""
-        return jnp.concatenate(taps, axis=-1) @ self.kernel[...] + self.bias[...]
+        y = jnp.concatenate(taps, axis=-1) @ self.kernel[...]
+        return y if self.bias is None else y + self.bias[...]
 
     def step(self, memory: Float[Array, "... memory n_in"], x: Float[Array, "... n_in"]):
         taps = [memory[..., i * self.dilation, :] for i in range(self.kernel_size - 1)]

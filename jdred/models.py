@@ -8,12 +8,13 @@ import numpy as np
 from flax import nnx
 
 from jdred import weights
-from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig
+from jdred.config import FARGANConfig, LPCNetConfig, PredictorConfig, RDOVAEConfig
 from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.deploy import deploy
 from jdred.rdovae.tables import CodingTables
 from jdred.vocoder import Vocoder
+from jdred.vocoder.fargan import FARGAN
 from jdred.vocoder.lpcnet import LPCNet, fold
 
 TABLES = "tables/"
@@ -59,7 +60,9 @@ def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:
 
 def load_vocoder(name: str) -> Vocoder:
     """A vocoder ready to speak, by shipped name or path."""
-    arrays, config = _read(name, "lpcnet")
+    arrays, config = _read(name, "lpcnet", "fargan")
+    if config["kind"] == "fargan":
+        return _restore(name, FARGAN, FARGANConfig(**config["model"]), arrays)
     return fold(_restore(name, LPCNet, LPCNetConfig(**config["model"]), arrays))
 
 
@@ -69,10 +72,12 @@ def load_predictor(name: str) -> Predictor:
     return _restore(name, Predictor, PredictorConfig(**config["model"]), arrays)
 
 
-def _read(name: str, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(name: str, *kinds: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, config = weights.read(name)
-    if config.get("kind") != kind:
-        raise weights.CheckpointError(f"{name}: expected weights of kind {kind!r}, found {config.get('kind')!r}")
+    if config.get("kind") not in kinds:
+        raise weights.CheckpointError(
+            f"{name}: expected weights of kind {' or '.join(kinds)}, found {config.get('kind')!r}"
+        )
     return arrays, config
 
 

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jdred import streaming
-from jdred.config import LPCNetConfig, PredictorConfig, RDOVAEConfig, SenderConfig
+from jdred.config import FARGANConfig, LPCNetConfig, PredictorConfig, RDOVAEConfig, SenderConfig
 from jdred.dsp.features import FeatureExtractor
 from jdred.layers import GRU, CausalConv
 from jdred.link import sender
@@ -26,11 +26,14 @@ from jdred.plc.concealer import Concealer, ConcealerInput
 from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE, DecoderInput
 from jdred.vocoder import VocoderInput
+from jdred.vocoder.fargan import FARGAN
 from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, fold
 from jdred.weights import abstract
 
 TIME = 5
 LPCNET = LPCNetConfig(gru_a=16, gru_b=8, condition=8, embedding=4, pitch_embedding=4)
+FARGAN_CONFIG = FARGANConfig(pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8,
+                             grus=(6, 5, 4), dense=6)  # fmt: skip
 DENSE = RDOVAEConfig(latent_dim=4, state_dim=3, blocks=2, encoder_width=6, encoder_gru=5, encoder_conv=4,
                      decoder_width=6, decoder_gru=5, decoder_conv=4, state_hidden=6)  # fmt: skip
 PAPER = RDOVAEConfig(architecture="paper", latent_dim=4, state_dim=3, blocks=2, encoder_width=6, encoder_gru=5,
@@ -126,6 +129,8 @@ PARTS = {
     "frame network": Part(lambda: small(FrameNetwork, LPCNET), rows),
     "predictor": Part(lambda: small(Predictor, PredictorConfig(width=6, gru=5)), normal(57)),
     "vocoder": Part(voice, spoken, twin=False),
+    "fargan conditioning": Part(lambda: small(FARGAN, FARGAN_CONFIG).condition, rows),
+    "fargan": Part(lambda: small(FARGAN, FARGAN_CONFIG), spoken, twin=False),
     "concealer": Part(concealer, packets, twin=False),
     "sender": Part(lambda: SenderCore(small(RDOVAE, DENSE)), sound(320), twin=False),
 }

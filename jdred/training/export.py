@@ -40,6 +40,7 @@ LICENCES = {
 TITLES = {
     "rdovae": "RDO-VAE: features to latents and back, pruned, with its coding tables",
     "lpcnet": "LPCNet vocoder: features to speech",
+    "fargan": "FARGAN vocoder: features to speech",
     "plc": "Feature predictor of packet loss concealment",
 }
 
@@ -51,7 +52,7 @@ def export(
 
     Args:
       run: folder of a training run.
-      kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet`` or ``plc``.
+      kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet``, ``fargan`` or ``plc``.
       notes: Markdown for the end of the card: command, hours, figures of a test.
       data: prepared data; an RDO-VAE's coding tables are then measured on its training speech.
     Returns:

@@ -17,6 +17,7 @@ from jdred.rdovae.encoder import Encoded
 from jdred.rdovae.loss import RDOVAELossConfig, Runs, num_chunks, rate_distortion
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
+from jdred.training.schedule import steady
 
 RUNS_PER_PHASE = 4
 
@@ -30,7 +31,7 @@ class RDOVAESettings:
     """Length of a training sequence in 10 ms frames, even."""
     learning_rate: float = 3e-3
     decay: float = 1e-4
-    """Learning rate falls as ``1 / (1 + decay * step)``, and in the last fifth of the steps to a tenth of that."""
+    """See ``schedule.steady``."""
     warmup_steps: int = 100
     constant_levels: float = 0.5
     """Share of sequences with one level throughout; the others rise with age as real payloads do."""
@@ -55,12 +56,7 @@ class RDOVAETask:
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
-
-        def rate(step: Array) -> Array:
-            warm = jnp.minimum(1.0, (step + 1) / settings.warmup_steps)
-            tail = jnp.clip((total_steps - step) / (0.2 * total_steps), 0.1, 1.0)
-            return settings.learning_rate * warm * tail / (1 + settings.decay * step)
-
+        rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
         return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate, b1=0.8, b2=0.95))
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

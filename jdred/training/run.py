@@ -13,7 +13,7 @@ from jdred.config import TrainConfig
 from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
-KINDS = ("rdovae", "lpcnet", "plc")
+KINDS = ("rdovae", "lpcnet", "fargan", "plc")
 
 
 def make_task(kind: str, data: Path, settings: Any = None) -> Task:
@@ -30,6 +30,10 @@ def make_task(kind: str, data: Path, settings: Any = None) -> Task:
         from jdred.training.lpcnet import LPCNetSettings, LPCNetTask
 
         return LPCNetTask(*parts, settings or LPCNetSettings())
+    if kind == "fargan":
+        from jdred.training.fargan import FARGANSettings, FARGANTask
+
+        return FARGANTask(*parts, settings or FARGANSettings())
     if kind == "plc":
         from jdred.training.plc import PLCSettings, PLCTask
 

@@ -1,0 +1,152 @@
+"""Training FARGAN through its own output: spectra of what it says freely against those of the speech it continues."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from jdred.config import FRAME_SAMPLES, FARGANConfig
+from jdred.dsp import INT16_SCALE
+from jdred.dsp.filters import overlap, preemphasize
+from jdred.training.corpus import Prepared
+from jdred.training.schedule import steady
+from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, SUBFRAME_SAMPLES
+
+PAST_SAMPLES = FRAME_SAMPLES // 2
+"""Row k speaks [160 k - 80, 160 k + 80), so a sequence begins half a frame before its first row."""
+FORCED_SAMPLES = FORCED_SUBFRAMES * SUBFRAME_SAMPLES
+WINDOWS = (2560, 1280, 640, 320, 160, 80)
+
+
+@dataclass(frozen=True)
+class FARGANSettings:
+    model: FARGANConfig = FARGANConfig()
+    batch: int = 32
+    rows: int = 16
+    """Rows (10 ms) spoken in a training sequence, the one and a half that are forced included."""
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 200
+    decay: float = 2e-5
+    """See ``schedule.steady``."""
+    weight_decay: float = 0.01
+    continuity: float = 0.03
+    """Weight of the phase match of the first 10 ms that are spoken freely."""
+    quiet_floor: float = 0.1
+    """Sequences count by their relative error; those quieter than so much of the mean of the batch count less."""
+    validation_batches: int = 8
+    validation_rows: int = 60
+
+
+@dataclass(frozen=True)
+class FARGANTask:
+    """``jdred.training.Task`` of FARGAN."""
+
+    train: Prepared
+    validation: Prepared
+    settings: FARGANSettings = field(default_factory=FARGANSettings)
+    name: str = "fargan"
+
+    def init(self, seed: int) -> FARGAN:
+        return FARGAN(self.settings.model, rngs=nnx.Rngs(seed))
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
+
+    def optimizer(self, total_steps: int) -> optax.GradientTransformation:
+        settings = self.settings
+        rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
+        return optax.chain(
+            optax.clip_by_global_norm(1.0), optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=settings.weight_decay)
+        )
+
+    def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return self._draw(self.train, rng, self.settings.rows)
+
+    def loss(self, parameters: FARGAN, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
+        return objective(self.settings, parameters, batch)
+
+    def validate(self, parameters: FARGAN) -> dict[str, float]:
+        """Spectral error of free speech of ``validation_rows``."""
+        rng = np.random.default_rng(1)
+        figures = []
+        for _ in range(self.settings.validation_batches):
+            loss, parts = _compiled_objective(
+                self.settings, parameters, self._draw(self.validation, rng, self.settings.validation_rows)
+            )
+            figures.append({"loss": loss, **parts})
+        return {k: float(np.mean([f[k] for f in figures])) for k in figures[0]}
+
+    def _draw(self, corpus: Prepared, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        frames = rows + FARGAN.prime_rows
+        crops = corpus.crops(rng, self.settings.batch, frames, past=PAST_SAMPLES)
+        return {"features": crops["features"], "pcm": crops["pcm"]}
+
+
+def objective(settings: FARGANSettings, model: FARGAN, batch: dict[str, Array]):
+    """Spectral error plus the mismatch of the first free frame, with both as figures."""
+    truth, said = speak(model, batch)
+    spectral = spectral_error(truth, said, settings.quiet_floor)
+    begin = MEMORY_SAMPLES + FORCED_SAMPLES
+    first = slice(begin, begin + FRAME_SAMPLES)
+    mismatch = jnp.mean(1 - cosine(truth[:, first], said[:, first]))
+    return spectral + settings.continuity * mismatch, {"spectral": spectral, "mismatch": mismatch}
+
+
+_compiled_objective = jax.jit(objective, static_argnums=0)
+
+
+def speak(
+    model: FARGAN, batch: dict[str, Array]
+) -> tuple[Float[Array, "batch samples"], Float[Array, "batch samples"]]:
+    """Pre-emphasised speech from 256 samples before the first spoken row on: the truth and what the model says.
+
+    The model begins as ``FARGAN.prime`` does, ``prime_rows`` rows into the sequence.
+    """
+    features = jnp.swapaxes(batch["features"], 0, 1)
+    signal, _ = preemphasize(jnp.asarray(batch["pcm"], jnp.float32) / INT16_SCALE)
+    rows = len(features) - FARGAN.prime_rows
+    begin = (FARGAN.prime_rows - 1) * FRAME_SAMPLES  # of row prime_rows - 1; the signal begins with row 0
+    truth = signal[:, begin : begin + rows * FRAME_SAMPLES]
+    memory = signal[:, :begin]
+    _, condition, periods = model.read(features)
+    state = model.remember(memory)
+    shift = FARGAN.prime_rows  # the conditioning of row k comes with row k + lookahead_rows
+    _, said = model.speak(state, condition[shift:], periods[shift - 1 : -1], truth[:, :FORCED_SAMPLES])
+    return tuple(jnp.concatenate([state.memory, x], axis=-1) for x in (truth, said))
+
+
+def spectral_error(truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float):
+    """Relative error of square-rooted magnitudes, mean over six resolutions and over the batch.
+
+    Args:
+      floor: the reference of a sequence is its own sum plus so much of the mean of the batch.
+    """
+
+    def one(window: int):
+        true, own = roots(truth, window), roots(said, window)
+        error, reference = jnp.abs(true - own).sum((-2, -1)), true.sum((-2, -1))
+        return jnp.mean(error / (reference + floor * reference.mean()))
+
+    return (1 + floor) * sum(one(window) for window in WINDOWS) / len(WINDOWS)
+
+
+def roots(signal: Float[Array, "... samples"], window: int) -> Float[Array, "... frames bins"]:
+    """Square roots of the magnitudes of Hann-windowed spectra, a quarter of a window apart."""
+    hop = window // 4
+    edge = window // 2
+    padded = jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(edge, edge)], mode="reflect")
+    count = padded.shape[-1] // hop
+    blocks = padded[..., : count * hop].reshape(*signal.shape[:-1], count, hop)
+    spectra = jnp.fft.rfft(overlap(blocks, 4) * jnp.asarray(np.hanning(window + 1)[:-1], jnp.float32))
+    return jnp.maximum(spectra.real**2 + spectra.imag**2, 1e-14) ** 0.25
+
+
+def cosine(a: Float[Array, "... samples"], b: Float[Array, "... samples"]) -> Float[Array, "..."]:
+    """Cosine similarity."""
+    energies = (a * a).sum(-1) * (b * b).sum(-1)
+    return (a * b).sum(-1) * jax.lax.rsqrt(energies + 1e-14)

@@ -1,0 +1,22 @@
+"""The learning-rate schedule of the models that train over several sessions."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+TAIL = 0.2
+"""Share of the steps over which the rate falls at the end, to a tenth."""
+
+
+def steady(peak: float, warmup_steps: int, decay: float, total_steps: int) -> optax.Schedule:
+    """Warm-up, then ``peak / (1 + decay * step)``, and a linear tail: a function of the step alone.
+
+    A run can be prolonged from any checkpoint before its tail as if ``total_steps`` had always been larger.
+    """
+
+    def rate(step: Array) -> Array:
+        warm = jnp.minimum(1.0, (step + 1) / warmup_steps)
+        tail = jnp.clip((total_steps - step) / (TAIL * total_steps), 0.1, 1.0)
+        return peak * warm * tail / (1 + decay * step)
+
+    return rate

@@ -1,0 +1,114 @@
+"""FARGAN: the pitch prediction, priming, the streaming voice against the one that trains, and the spectral error."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jdred import streaming
+from jdred.config import FRAME_SAMPLES, PREEMPHASIS, FARGANConfig
+from jdred.training.fargan import FARGANSettings, objective, roots, speak, spectral_error
+from jdred.vocoder import VocoderInput
+from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, pitch_prediction
+
+SMALL = FARGANConfig(
+    pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8, grus=(6, 5, 4), dense=6
+)
+ROWS = 5
+KNOWN = FRAME_SAMPLES * FARGAN.prime_rows + FRAME_SAMPLES // 2
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FARGAN(SMALL, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Two sequences as ``FARGANTask`` draws them: pulses of period 70 in noise, one five times as loud."""
+    rng = np.random.default_rng(0)
+    frames = ROWS + FARGAN.prime_rows
+    pcm = 200 * rng.normal(size=(2, FRAME_SAMPLES // 2 + frames * FRAME_SAMPLES))
+    pcm[:, ::70] += 3000
+    features = 0.3 * rng.normal(size=(2, frames, 20))
+    return {"pcm": (pcm * [[1], [5]]).astype(np.int16), "features": features.astype(np.float32)}
+
+
+@pytest.mark.parametrize("period", [32, 40, 44, 100, 255])
+def test_pitch_prediction_repeats_the_last_period(period):
+    memory = np.arange(MEMORY_SAMPLES, dtype=np.float32)
+    wanted = [memory[max(0, index if index < 256 else index - period)] for index in range(254 - period, 298 - period)]
+    np.testing.assert_array_equal(pitch_prediction(memory, jnp.asarray(period)), wanted)
+
+
+def test_the_default_network_has_the_size_of_the_published_one():
+    count = sum(a.size for a in jax.tree.leaves(nnx.eval_shape(lambda: FARGAN(FARGANConfig(), rngs=nnx.Rngs(0)))))
+    assert count == 816_597
+
+
+def test_the_streaming_voice_says_what_training_hears(model, batch):
+    """Priming on the known past and then speaking row by row is the twin that is trained, de-emphasised."""
+    truth, said = jax.jit(speak)(model, batch)
+    pcm = batch["pcm"].astype(np.float32) / 32768
+    features = jnp.swapaxes(batch["features"], 0, 1)
+    rows = FARGAN.prime_rows + 1 + FARGAN.lookahead_rows
+    state, half = jax.jit(FARGAN.prime)(model, features[:rows], pcm[:, :KNOWN], None)
+    xs = VocoderInput(features[rows:], jnp.zeros((ROWS - 2, 2, 0)))
+    _, spoken = jax.jit(streaming.scan)(model, state, xs)
+    free = jnp.concatenate([half, jnp.moveaxis(spoken, 0, 1).reshape(2, -1)], axis=1)
+    begin = MEMORY_SAMPLES + FORCED_SUBFRAMES * 40
+    emphasised = free - PREEMPHASIS * jnp.concatenate([pcm[:, KNOWN - 1 : KNOWN], free[:, :-1]], axis=1)
+    assert free.shape == (2, said.shape[1] - begin)
+    np.testing.assert_allclose(emphasised, said[:, begin:], atol=1e-5)
+    np.testing.assert_array_equal(said[:, :begin], truth[:, :begin])
+    assert np.abs(said[:, begin:]).max() > 0.01
+    whole = np.diff(pcm, prepend=0) + (1 - PREEMPHASIS) * np.pad(pcm, [(0, 0), (1, 0)])[:, :-1]
+    np.testing.assert_allclose(truth, whole[:, 2 * FRAME_SAMPLES - MEMORY_SAMPLES :][:, : truth.shape[1]], atol=1e-6)
+
+
+def test_a_stream_alone_says_what_it_says_in_a_batch(model, batch):
+    pcm = batch["pcm"].astype(np.float32) / 32768
+    features = batch["features"][:, :5]
+    prime = lambda f, p: FARGAN.prime(model, f, p)  # noqa: E731
+    together = jax.jit(prime)(jnp.swapaxes(features, 0, 1), pcm[:, :KNOWN])
+    mapped = jax.jit(jax.vmap(prime))(features, pcm[:, :KNOWN])
+    alone = jax.jit(prime)(features[1], pcm[1, :KNOWN])
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), together, mapped)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-5), together, alone)
+
+
+def test_gradients_flow_through_everything_that_was_said(model, batch):
+    settings = FARGANSettings(model=SMALL)
+    (loss, figures), gradient = jax.jit(
+        lambda m: jax.value_and_grad(partial(objective, settings), has_aux=True)(m, batch)
+    )(model)
+    assert np.isclose(loss, figures["spectral"] + settings.continuity * figures["mismatch"])
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0
+
+
+def test_roots_of_magnitudes_are_those_of_a_plain_spectrum():
+    signal = np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32)
+    got = roots(signal, 80)
+    padded = np.pad(signal, [(0, 0), (40, 40)], mode="reflect")
+    window = np.sin(np.pi * np.arange(80) / 80) ** 2
+    for frame in (0, 7, got.shape[1] - 1):
+        spectrum = np.fft.rfft(window * padded[:, 20 * frame : 20 * frame + 80])
+        np.testing.assert_allclose(got[:, frame], np.sqrt(np.abs(spectrum)), rtol=1e-3, atol=1e-3)
+    assert got.shape == (2, 26, 41)
+
+
+def test_spectral_error_is_relative_and_spares_near_silence():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(2, 3000)).astype(np.float32)
+    assert spectral_error(truth, truth, 0.1) == 0
+    # Square roots of magnitudes: a signal 4 times as loud is wrong by its own size.
+    np.testing.assert_allclose(spectral_error(truth, 4 * truth, 0.1), 1, rtol=0.02)
+    np.testing.assert_allclose(spectral_error(0.3 * truth, 1.2 * truth, 0.1), 1, rtol=0.02)
+    quiet = truth * np.float32([[1], [1e-8]])
+    noisy = truth * np.float32([[1], [1e-4]])
+    assert spectral_error(quiet, noisy, 0.1) < 0.15 < spectral_error(quiet, noisy, 0.0)
