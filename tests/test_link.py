@@ -123,15 +123,15 @@ def test_gap_rows_are_those_of_the_lost_packet():
     frames = 1 - np.arange(104, dtype=np.float32)
     described = Described(np.broadcast_to(frames[:, None], (104, 20)), np.int32(24), np.int32(1))
     for distance in (1, 2, 11, 12, 13):
-        rows, known = gap_rows(described, np.int32(distance))
-        wanted = -2 * distance + np.arange(3)
+        rows, known = gap_rows(described, np.int32(distance), 4)
+        wanted = -2 * distance + np.arange(4)
         np.testing.assert_array_equal(known, wanted >= 1 - 23)
         np.testing.assert_array_equal(rows[known, 0], wanted[np.asarray(known)])
     late = described._replace(newest=np.int32(-3))
-    rows, known = gap_rows(late, np.int32(1))
+    rows, known = gap_rows(late, np.int32(1), 3)
     assert np.all(known)
     np.testing.assert_allclose(rows[:, 0], -12.4853, atol=1e-3)  # skipped silence
-    _, known = gap_rows(described._replace(count=np.int32(0)), np.int32(1))
+    _, known = gap_rows(described._replace(count=np.int32(0)), np.int32(1), 3)
     assert not np.any(known)
 
 

@@ -25,8 +25,9 @@ from jdred.training.lpcnet import (
     whole_indices,
 )
 from jdred.vocoder import VocoderInput, sampling
-from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, fold, look_up
+from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, LPCNetVoice, fold, look_up
 
+KNOWN = LPCNetVoice.prime_rows * FRAME_SAMPLES + FRAME_SAMPLES // 2
 SMALL = LPCNetConfig(gru_a=24, gru_b=8, condition=16, embedding=8, pitch_embedding=4)
 
 
@@ -48,19 +49,35 @@ def voice(model):
 
 
 @pytest.fixture(scope="module")
+def calm(model):
+    """A voice whose excitations stay within 16 indices of zero, so that what it says is never clipped."""
+    inwards = {2: 9.0, 5: 9.0, 11: 9.0, 3: -9.0, 6: -9.0, 12: -9.0}
+    nodes, logits = jnp.asarray(list(inwards)), jnp.asarray(list(inwards.values()))
+    calm = jax.tree.map(lambda a: a, model)
+    calm.output.units.bias[...] = calm.output.units.bias[...].at[nodes].set(logits)
+    calm.output.factors[...] = calm.output.factors[...].at[0, nodes].set(9.0)
+    return fold(calm)
+
+
+@pytest.fixture(scope="module")
 def prime():
-    return jax.jit(lambda voice, *args: voice.prime(*args))
+    return jax.jit(LPCNetVoice.prime)
+
+
+@pytest.fixture(scope="module")
+def step():
+    return jax.jit(LPCNetVoice.step)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Three feature rows with uniforms, and PCM to force."""
+    """Four feature rows with uniforms, and PCM to prime on."""
     rng = np.random.default_rng(3)
-    features = rng.normal(0, 0.3, (3, 20)).astype(np.float32)
+    features = rng.normal(0, 0.3, (4, 20)).astype(np.float32)
     features[:, 0] += 2
-    pcm = (0.1 * np.sin(0.2 * np.arange(480)) + 0.02 * rng.normal(size=480)).astype(np.float32)
-    uniforms = rng.random((3, FRAME_SAMPLES, 8)).astype(np.float32)
-    return VocoderInput(features, uniforms), pcm.reshape(3, FRAME_SAMPLES)
+    pcm = (0.1 * np.sin(0.2 * np.arange(KNOWN)) + 0.02 * rng.normal(size=KNOWN)).astype(np.float32)
+    uniforms = rng.random((4, FRAME_SAMPLES, 8)).astype(np.float32)
+    return VocoderInput(features, uniforms), pcm
 
 
 def row(rows: VocoderInput, k: int) -> VocoderInput:
@@ -195,11 +212,11 @@ def test_tables_are_the_embedding_times_its_kernels(model):
 def heard_by_hand(features, pcm):
     """What teacher forcing on PCM feeds the network at each sample: three indices, and the linear prediction."""
     a = np.asarray(jax.jit(lpc_from_cepstrum)(features[:, :18]), np.float64)
-    scaled = INT16_SCALE * pcm.reshape(-1).astype(np.float64)
+    scaled = INT16_SCALE * pcm.astype(np.float64)
     signal = scaled - PREEMPHASIS * np.concatenate([[0], scaled[:-1]])
     padded = np.concatenate([np.zeros(LPC_ORDER), signal])
     pasts = np.stack([padded[n : n + LPC_ORDER][::-1] for n in range(len(signal))])
-    predictions = -(np.repeat(a, FRAME_SAMPLES, axis=0) * pasts).sum(axis=1)
+    predictions = -(np.repeat(a, FRAME_SAMPLES, axis=0)[: len(pasts)] * pasts).sum(axis=1)
     last, prediction, excitation = np.asarray(
         mulaw.quantize(np.float32([pasts[:, 0], predictions, signal - predictions]))
     )
@@ -207,72 +224,75 @@ def heard_by_hand(features, pcm):
     return np.stack([last, prediction, excitation]), predictions
 
 
-def test_forced_vocoder_equals_its_parallel_twin(model, voice, prime, rows):
+def assert_same_speech(got, wanted):
+    """States and sound, up to rounding; signals are in int16 units."""
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), got[0], wanted[0])
+    assert got[0].excitation == wanted[0].excitation
+    np.testing.assert_allclose(got[1], wanted[1], atol=1e-5)
+
+
+def test_priming_on_what_was_said_goes_on_as_if_it_had_never_ceased(calm, prime, step, rows):
+    """The parallel twin hears what the steps said, alone and in a batch."""
+    xs, _ = rows
+    state, said = calm.init_state(), []
+    for k in range(3):
+        state, sound = step(calm, state, row(xs, k))
+        said.append(sound)
+    said = np.concatenate(said)
+    assert 0.01 < np.abs(said).max() < 1
+    args = xs.features[:3], said[:KNOWN], xs.uniforms[2]
+    primed, rest = prime(calm, *args)
+    assert_same_speech((primed, rest), (state, said[KNOWN:]))
+    assert_same_speech(step(calm, primed, row(xs, 3)), step(calm, state, row(xs, 3)))
+    # A second stream of the same rows, that was never loud.
+    features, pcm, uniforms = args[0], np.stack([args[1], 0 * args[1]]), np.stack([args[2]] * 2)
+    both = prime(calm, np.stack([features] * 2, axis=1), pcm, uniforms)
+    assert_same_speech(jax.tree.map(lambda a: a[0], both), (primed, rest))
+    assert np.abs(both[1][1] - both[1][0]).max() > 1e-3
+
+
+def test_priming_on_real_sound_is_teacher_forcing(model, voice, prime, rows):
     xs, pcm = rows
-    indices, predictions = heard_by_hand(xs.features, pcm)
+    features = xs.features[:3]
+    # One sample more than is known: what is fed to the first that is free depends on known ones only.
+    indices, predictions = heard_by_hand(features, np.append(pcm, np.float32(0)))
 
     @jax.jit
     def twin(model, features, indices):
         _, condition = model.frame.scan(model.frame.init_state(), features)
         return model.scan(condition, indices)
 
-    h = twin(model, xs.features, indices)
-    state, states = voice.init_state(), []
-    for k in range(3):
-        states.append(state)
-        state, said = prime(voice, state, row(xs, k), pcm[k], jnp.asarray(FRAME_SAMPLES))
-        np.testing.assert_array_equal(said, pcm[k])
-        np.testing.assert_allclose(state.h_b, h[FRAME_SAMPLES * (k + 1) - 1], atol=2e-4)
-    # Inside a row: the first free sample is the prediction and what the twin's logits say.
-    count = 57
-    _, said = prime(voice, states[1], row(xs, 1), pcm[1], jnp.asarray(count))
-    np.testing.assert_array_equal(said[:count], pcm[1, :count])
-    n = FRAME_SAMPLES + count
-    drawn = sampling.sample(model.output(h[n]), sampling.thresholds(xs.uniforms[1, count]))
-    expected = predictions[n] + mulaw.decode(drawn) + PREEMPHASIS * INT16_SCALE * pcm[1, count - 1]
-    assert float(said[count]) * INT16_SCALE == pytest.approx(float(np.clip(expected, -32768, 32767)), abs=1.0)
+    h = twin(model, features, indices)
+    drawn = sampling.sample(model.output(h[KNOWN]), sampling.thresholds(xs.uniforms[2, FRAME_SAMPLES // 2]))
+    expected = predictions[KNOWN] + mulaw.decode(drawn) + PREEMPHASIS * INT16_SCALE * pcm[-1]
+    _, said = prime(voice, features, pcm, xs.uniforms[2])
+    assert said.shape == (FRAME_SAMPLES // 2,)
+    assert float(said[0]) * INT16_SCALE == pytest.approx(float(np.clip(expected, -32768, 32767)), abs=1.0)
+    # The first half of the last row's uniforms is of no account.
+    again = prime(voice, features, pcm, np.where(np.arange(FRAME_SAMPLES)[:, None] < 80, 0.5, xs.uniforms[2]))[1]
+    np.testing.assert_array_equal(again, said)
 
 
-def test_what_is_not_known_does_not_matter(voice, prime, rows):
-    xs, pcm = rows
-    count = jnp.asarray(80)
-    hidden = np.where(np.arange(FRAME_SAMPLES) < 80, pcm[0], np.nan).astype(np.float32)
-    expected = prime(voice, voice.init_state(), row(xs, 0), pcm[0], count)
-    got = prime(voice, voice.init_state(), row(xs, 0), hidden, count)
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
-    assert np.isfinite(got[1]).all()
-    assert not np.array_equal(got[1][80:], pcm[0][80:])
-
-
-def test_speaking_is_priming_on_nothing_bound_vmapped_or_batched(voice, prime, rows):
-    xs, _ = rows
-    step = jax.jit(lambda *args: voice.step(*args))
-    nothing = (jnp.zeros(FRAME_SAMPLES), jnp.asarray(0))
-    state, alone = voice.init_state(), []
-    for k in range(3):
-        primed, same = prime(voice, state, row(xs, k), *nothing)
-        state, said = step(state, row(xs, k))
-        np.testing.assert_allclose(said, same, atol=1e-6)
-        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-2), state, primed)
-        alone.append(said)
+def test_speaking_bound_vmapped_or_batched(voice, step, rows):
+    xs = jax.tree.map(lambda a: a[:3], rows[0])
+    _, alone = step(voice, voice.init_state(), row(xs, 0))
     assert np.isfinite(alone).all()
-    assert np.abs(alone).max() <= 1
     # One row each to three streams at once: as many, batched by vmap and by leading axes.
     batch = streaming.batch_state(voice.init_state(), (3,))
     mapped_state, mapped = jax.jit(jax.vmap(voice.step))(batch, xs)
-    batched_state, batched = jax.jit(voice.step)(batch, xs)
+    batched_state, batched = step(voice, batch, xs)
     np.testing.assert_allclose(mapped, batched, atol=1e-4)
-    np.testing.assert_allclose(mapped[0], alone[0], atol=1e-4)
+    np.testing.assert_allclose(mapped[0], alone, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)), mapped_state, batch)
     jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), batched_state, batch)
     # The same numbers give the same sound, others give another.
-    again = step(voice.init_state(), row(xs, 0))[1]
-    np.testing.assert_array_equal(again, alone[0])
-    other = step(voice.init_state(), VocoderInput(xs.features[0], xs.uniforms[1]))[1]
-    assert not np.array_equal(other, alone[0])
+    again = step(voice, voice.init_state(), row(xs, 0))[1]
+    np.testing.assert_array_equal(again, alone)
+    other = step(voice, voice.init_state(), VocoderInput(xs.features[0], xs.uniforms[1]))[1]
+    assert not np.array_equal(other, alone)
 
 
-def test_a_network_that_says_nothing_starts_without_a_click(model, prime):
+def test_a_network_that_says_nothing_starts_without_a_click(model, step):
     nodes, bits = sampling.path(jnp.asarray(mulaw.ZERO))
     units = jnp.zeros((2, 256)).at[:, nodes].set(jnp.where(bits == 1, 9.0, -9.0)).reshape(-1)
     quiet = jax.tree.map(lambda a: a, model)
@@ -282,7 +302,7 @@ def test_a_network_that_says_nothing_starts_without_a_click(model, prime):
     voice = fold(quiet)
     assert int(voice.init_state().excitation) == mulaw.ZERO
     x = VocoderInput(jnp.zeros(20), jax.random.uniform(jax.random.key(0), (FRAME_SAMPLES, 8)))
-    state, said = prime(voice, voice.init_state(), x, jnp.zeros(FRAME_SAMPLES), jnp.asarray(0))
+    state, said = step(voice, voice.init_state(), x)
     np.testing.assert_array_equal(said, 0.0)
     assert int(state.excitation) == mulaw.ZERO
 

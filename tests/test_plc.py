@@ -1,6 +1,6 @@
 """Packet loss concealment: predictor, concealer, training task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -53,50 +53,58 @@ class CountingAnalyser:
 class FakeVocoder:
     """Speaks the places of a row's samples, its uniform numbers, or its c_0 / 32, as ``mix`` weighs them.
 
-    State: rows primed, rows spoken, forced samples that were not in their places.
+    It is handed ``lookahead_rows`` rows before it speaks. State: those rows, then the number of rows primed on, of rows
+    spoken, and of past samples that were not in their places.
     """
 
-    prime_frames: ClassVar[int] = 2
     mix: Float[Array, "3"]
+    lookahead_rows: int = field(default=0, metadata={"static": True})
+    prime_rows: ClassVar[int] = 2
 
     def init_state(self):
-        return jnp.zeros(3)
+        return jnp.zeros((self.lookahead_rows, 20)), jnp.zeros(3)
 
     def step(self, state, x):
-        return state + jnp.array([0, 1, 0]), self._samples(x)
+        ahead, counts = state
+        queue = jnp.concatenate([ahead, x.features[None]])
+        return (queue[1:], counts + jnp.array([0, 1, 0])), self._samples(queue[0], x.uniforms)
 
-    def prime(self, state, x, pcm, count):
-        known = jnp.arange(160) < count
-        wrong = (known & (jnp.abs(pcm - self._places(x)) > 0.1 / SCALE)).sum()
-        return state + jnp.array([1, 0, 0]) + jnp.array([0, 0, 1]) * wrong, jnp.where(known, pcm, self._samples(x))
+    def prime(self, features, pcm, uniforms):
+        assert features.shape == (3 + self.lookahead_rows, 20)
+        assert pcm.shape == (400,)
+        past, last, ahead = features[:2], features[2], features[3:]
+        places = jnp.concatenate([*(self._places(row) for row in past), self._places(last)[:80]])
+        misplaced = (jnp.abs(pcm - places) > 0.1 / SCALE).sum()
+        return (ahead, jnp.array([3.0, 0, 0]).at[2].set(misplaced)), self._samples(last, uniforms)[80:]
 
-    def _places(self, x):
-        return (160 * x.features[COUNTER] - 80 + jnp.arange(160)) / SCALE
+    def _places(self, row):
+        return (160 * row[COUNTER] - 80 + jnp.arange(160)) / SCALE
 
-    def _samples(self, x):
-        sounds = jnp.stack([self._places(x), x.uniforms[:, 0], jnp.full(160, x.features[0] / 32)])
+    def _samples(self, row, uniforms):
+        sounds = jnp.stack([self._places(row), uniforms[:, 0], jnp.full(160, row[0] / 32)])
         return self.mix[0] * sounds[0] + self.mix[1] * sounds[1] + self.mix[2] * sounds[2]
 
 
 PLACES, UNIFORMS, LOUDNESS = (FakeVocoder(jnp.eye(3)[i]) for i in range(3))
+AHEAD = FakeVocoder(jnp.eye(3)[0], lookahead_rows=1)
 
 
 def counting_concealer(vocoder: FakeVocoder = PLACES) -> Concealer:
     return Concealer(small_predictor(), vocoder, CountingAnalyser())
 
 
-def counting_input(lost, fill=np.nan) -> ConcealerInput:
-    """Every packet of the counted signal; what does not apply is ``fill``."""
+def counting_input(lost, fill=np.nan, count=3) -> ConcealerInput:
+    """Every packet of the counted signal and ``count`` rows of it; what does not apply is ``fill``."""
     lost = np.asarray(lost, bool)
     n = len(lost)
     pcm = np.arange(320 * n, dtype=np.float32).reshape(n, 320) / SCALE
-    rows = np.zeros((n, 3, 20), np.float32)
-    rows[..., COUNTER] = 2 * np.arange(n)[:, None] + np.arange(3)
+    rows = np.zeros((n, count, 20), np.float32)
+    rows[..., COUNTER] = 2 * np.arange(n)[:, None] + np.arange(count)
     return ConcealerInput(
         pcm=np.where(lost[:, None], fill, pcm).astype(np.float32),
         lost=lost,
         rows=np.where(lost[:, None, None], rows, fill).astype(np.float32),
-        known=np.repeat(lost[:, None], 3, axis=1),
+        known=np.repeat(lost[:, None], count, axis=1),
         uniforms=np.zeros((n, 3, 160, 8), np.float32),
     )
 
@@ -236,14 +244,16 @@ def test_attenuation_is_that_of_libopus():
 
 @pytest.mark.parametrize("gap", [1, 2, 5, 50])
 @pytest.mark.parametrize("before", [0, 2, 3])
-def test_every_sample_comes_from_its_row(gap, before):
-    concealer = counting_concealer()
+@pytest.mark.parametrize("vocoder", [PLACES, AHEAD], ids=["", "look ahead"])
+def test_every_sample_comes_from_its_row(gap, before, vocoder):
+    concealer = counting_concealer(vocoder)
     lost = np.array([0] * before + [1] * gap + [0, 0, 1, 0], bool)
-    states, pcm = run(concealer, counting_input(lost))
+    states, pcm = run(concealer, counting_input(lost, count=concealer.conceal_rows))
     start = 0 if before else 80  # before a stream begins there is silence
     np.testing.assert_allclose(pcm.reshape(-1)[start:], np.arange(start, pcm.size) / SCALE, atol=1e-8)
     state = after(states, before + gap - 1)
-    primed, spoken, misplaced = state.vocoder
+    ahead, (primed, spoken, misplaced) = state.vocoder
+    np.testing.assert_array_equal(ahead[:, COUNTER], 2 * (before + gap) + 1 + np.arange(vocoder.lookahead_rows))
     assert (primed, spoken) == (3, 2 * gap)
     assert misplaced == 0 or not before
     np.testing.assert_allclose(state.pending, (320 * (before + gap) + np.arange(80)) / SCALE, atol=1e-8)
@@ -257,7 +267,7 @@ def test_any_loss_pattern_leaves_a_seamless_signal(lost):
     states, pcm = run(concealer, counting_input(lost))
     np.testing.assert_allclose(pcm.reshape(-1), np.arange(pcm.size) / SCALE, atol=1e-8)
     np.testing.assert_array_equal(states.concealed, lost)
-    assert not states.vocoder[:, 2].any()
+    assert not states.vocoder[1][:, 2].any()
 
 
 def test_uniforms_belong_to_rows(rng):
@@ -341,6 +351,25 @@ def test_rows_end_in_mid_gap():
     np.testing.assert_allclose(pcm[1:].reshape(-1), expected[: 3 * 320], atol=1e-6)
     np.testing.assert_allclose(states.pending[-1], expected[3 * 320 :], atol=1e-6)
     np.testing.assert_array_equal(states.predicted, [0, 0, 1, 3])
+
+
+def test_what_lies_ahead_is_predicted_and_never_kept():
+    """Rows K .. K + 3 where the last two are not described: both are predictions; only rows K, K + 1 are remembered."""
+    concealer = counting_concealer(FakeVocoder(jnp.eye(3)[2], lookahead_rows=1))
+    xs = counting_input([0, 1], fill=0.0, count=4)
+    xs.rows[..., 0], xs.known[1] = 8.0, [1, 1, 0, 0]
+    states, pcm = run(concealer, xs)
+    predictor = concealer.predictor
+    heard = jnp.zeros((2, 20)).at[:, COUNTER].set(jnp.arange(2.0))
+    received = inputs.received(burg_features(xs.pcm[0].reshape(2, 160)), heard)
+    followed = jnp.concatenate([received, inputs.described(xs.rows[1, :2])])
+    kept, _ = predictor.scan(predictor.init_state(), followed)
+    _, predicted = predictor.scan(kept, inputs.lost((2,)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[-1], b, atol=1e-5), states.predictor, kept)
+    said = attenuate(predicted, np.array([1, 2]), -10.0)
+    np.testing.assert_allclose(pcm[1], np.repeat([8.0 / 32, float(said[0, 0]) / 32], [240, 80]), atol=1e-6)
+    np.testing.assert_allclose(states.vocoder[0][1, 0], said[1], atol=1e-5)
+    assert states.predicted[1] == 0
 
 
 def test_a_stream_that_begins_lost_is_silent():
@@ -523,4 +552,5 @@ def test_published_sizes():
     model = Predictor(PredictorConfig(), rngs=nnx.Rngs(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(model))
     assert count == 57 * 128 + 128 + 2 * 3 * 192 * 2 + 3 * 192 * (128 + 3 * 192) + 192 * 20 + 20
-    assert plc.CONCEAL_ROWS == 3
+    assert counting_concealer().conceal_rows == plc.SPOKEN_ROWS == 3
+    assert counting_concealer(AHEAD).conceal_rows == 4

@@ -91,13 +91,13 @@ def spoken(rng: np.random.Generator) -> VocoderInput:
     return VocoderInput(rows(rng), rng.random((TIME, 160, 8)).astype(np.float32))
 
 
-def packets(rng: np.random.Generator) -> ConcealerInput:
+def packets(rng: np.random.Generator, conceal_rows: int = 3) -> ConcealerInput:
     """Two gaps, with and without descriptions."""
     lost = np.array([True, True, False, False, True])
-    known = np.zeros((TIME, 3), bool)
+    known = np.zeros((TIME, conceal_rows), bool)
     known[1, :2] = known[4] = True
     uniforms = rng.random((TIME, 3, 160, 8)).astype(np.float32)
-    return ConcealerInput(0.1 * sound(320)(rng), lost, rows(rng, 3), known, uniforms)
+    return ConcealerInput(0.1 * sound(320)(rng), lost, rows(rng, conceal_rows), known, uniforms)
 
 
 class Part(NamedTuple):
@@ -113,8 +113,8 @@ def voice() -> Any:
     return fold(small(LPCNet, LPCNET))
 
 
-def concealer() -> Concealer:
-    return Concealer(small(Predictor, PredictorConfig(width=6, gru=5)), voice())
+def concealer(vocoder: Any) -> Concealer:
+    return Concealer(small(Predictor, PredictorConfig(width=6, gru=5)), vocoder)
 
 
 PARTS = {
@@ -131,7 +131,10 @@ PARTS = {
     "vocoder": Part(voice, spoken, twin=False),
     "fargan conditioning": Part(lambda: small(FARGAN, FARGAN_CONFIG).condition, rows),
     "fargan": Part(lambda: small(FARGAN, FARGAN_CONFIG), spoken, twin=False),
-    "concealer": Part(concealer, packets, twin=False),
+    "concealer": Part(lambda: concealer(voice()), packets, twin=False),
+    "concealer that looks ahead": Part(
+        lambda: concealer(small(FARGAN, FARGAN_CONFIG)), partial(packets, conceal_rows=4), twin=False
+    ),
     "sender": Part(lambda: SenderCore(small(RDOVAE, DENSE)), sound(320), twin=False),
 }
 TWINS = [name for name, part in PARTS.items() if part.twin]

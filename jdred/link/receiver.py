@@ -30,7 +30,7 @@ from jdred.models import Models
 from jdred.opus import codec
 from jdred.opus.marker import find_redundancy
 from jdred.opus.packet import has_lbrr
-from jdred.plc.concealer import CONCEAL_ROWS, Concealer, ConcealerState
+from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerState
 from jdred.rdovae import RDOVAE
 
 
@@ -62,12 +62,14 @@ def describe(rdovae: RDOVAE, payload: Payload) -> Described:
     return Described(rows, count, (payload.header.offset - 2) // 4)
 
 
-def gap_rows(described: Described, distance: Int[Array, ""]) -> tuple[Float[Array, "3 20"], Bool[Array, "3"]]:
-    """Rows K, K + 1, K + 2 of the packet lost ``distance`` packets before the one described, and which are known.
+def gap_rows(
+    described: Described, distance: Int[Array, ""], count: int
+) -> tuple[Float[Array, "count 20"], Bool[Array, "count"]]:
+    """The ``count`` rows from the packet lost ``distance`` packets before the one described, and which are known.
 
     Rows newer than the redundancy are known to be silent: the sender leaves out nothing else.
     """
-    frames = jnp.arange(CONCEAL_ROWS) - PACKET_FRAMES * distance
+    frames = jnp.arange(count) - PACKET_FRAMES * distance
     age = described.newest - frames
     rows = described.rows[jnp.clip(age, 0, described.rows.shape[0] - 1)]
     rows = jnp.where((age < 0)[:, None], silent_row(), rows)
@@ -199,11 +201,11 @@ def conceal_step(
     key: Key[Array, ""],
     number: Int[Array, ""],
 ) -> tuple[ConcealerState, Float[Array, "320"], Bool[Array, ""]]:
-    """Fill the packet lost ``distance`` packets before the one described: new state, sound, whether a row was known.
+    """Fill the packet lost ``distance`` packets before the one described: new state, sound, whether it was described.
 
     Its random numbers depend on the key and the packet's number only.
     """
-    rows, known = gap_rows(described, distance)
-    uniforms = jax.random.uniform(jax.random.fold_in(key, number), (CONCEAL_ROWS, FRAME_SAMPLES, 8))
+    rows, known = gap_rows(described, distance, concealer.conceal_rows)
+    uniforms = jax.random.uniform(jax.random.fold_in(key, number), (SPOKEN_ROWS, FRAME_SAMPLES, 8))
     state, pcm = concealer.conceal(state, rows, known, uniforms)
-    return state, pcm, jnp.any(known)
+    return state, pcm, jnp.any(known[:SPOKEN_ROWS])

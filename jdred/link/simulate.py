@@ -25,7 +25,7 @@ from jdred.dsp.features import extract
 from jdred.link.receiver import Described, gap_rows
 from jdred.link.sender import CHUNK_MS
 from jdred.models import Models
-from jdred.plc.concealer import CONCEAL_ROWS, Concealer, ConcealerInput
+from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerInput
 from jdred.rdovae import RDOVAE, DecoderInput
 from jdred.rdovae.quantizer import compress, dequantize, round_straight_through
 
@@ -62,18 +62,18 @@ def simulate(
     described = redundancy(models.rdovae, pcm, sender)
     carrier, distance = carriers(lost, -(-receiver.playout_delay_ms // 20))
     use = (distance > 0) & receiver.use_dred
+    concealer = Concealer(models.predictor, models.vocoder)
 
     def rows_of(carrier: Array, distance: Array, use: Array):
-        rows, known = gap_rows(jax.tree.map(lambda a: a[carrier], described), distance)
+        rows, known = gap_rows(jax.tree.map(lambda a: a[carrier], described), distance, concealer.conceal_rows)
         return rows, known & use
 
     rows, known = jax.vmap(rows_of)(carrier, distance, use)
-    uniforms = jax.random.uniform(key, (packets, CONCEAL_ROWS, FRAME_SAMPLES, 8))
-    concealer = Concealer(models.predictor, models.vocoder)
+    uniforms = jax.random.uniform(key, (packets, SPOKEN_ROWS, FRAME_SAMPLES, 8))
     arrived = (pcm if received is None else received).reshape(packets, PACKET_SAMPLES)
     xs = ConcealerInput(arrived, lost, rows, known, uniforms)
     _, played = jax.lax.scan(concealer.step, concealer.init_state(), xs)
-    source = jnp.where(lost, jnp.where(jnp.any(known, axis=-1), DRED, PLC), GOOD)
+    source = jnp.where(lost, jnp.where(jnp.any(known[:, :SPOKEN_ROWS], axis=-1), DRED, PLC), GOOD)
     return Simulated(played.reshape(-1), source)
 
 

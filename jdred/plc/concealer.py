@@ -7,11 +7,12 @@ Let a gap begin at frame K; the last real sample is 160 K - 1 and the last real 
   speaks the second half of row K and the rows K + 1 and K + 2. The packet ends in the middle of row K + 2: its
   second half is *pending*.
 * The next lost packet begins with the pending samples and speaks two more rows.
+* A vocoder with a look ahead of L rows is given rows up to K + 2 + L for it.
 * The first packet after the gap is faded in over the pending samples, 5 ms.
 
-The predictor runs on every frame and follows what was received, described (DRED) or lost. Row K + 2 is a look ahead
-to a frame that may yet arrive, so the state after it is never kept: the next packet starts again from the state after
-row K + 1. Hence there is nothing to rewind when the gap ends, and a row that becomes known later takes its place.
+The predictor runs on every frame and follows what was received, described (DRED) or lost. Rows from K + 2 on are a look
+ahead to frames that may yet arrive, so the state after them is never kept: the next packet starts again from the state
+after row K + 1. Hence there is nothing to rewind when the gap ends, and a row that becomes known later takes its place.
 Sound that resumes gives the features of its first frame away, as their window reaches back into the gap.
 
 Sources: J.-M. Valin et al., "Real-time packet loss concealment with mixed generative and predictive model"
@@ -20,7 +21,7 @@ Sources: J.-M. Valin et al., "Real-time packet loss concealment with mixed gener
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from jdred.plc.predictor import Predictor, PredictorState
 from jdred.streaming import Streaming, scan
 from jdred.vocoder import Vocoder, VocoderInput
 
-CONCEAL_ROWS = PACKET_FRAMES + 1
+SPOKEN_ROWS = PACKET_FRAMES + 1
 """Feature rows that a lost packet reaches into: those centred on its two frames' starts and on its end."""
 HALF_FRAME = FRAME_SAMPLES // 2
 FADE_IN = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRAME))
@@ -82,11 +83,11 @@ class ConcealerInput(NamedTuple):
     pcm: Float[Array, "320"]
     """The decoded packet in [-1, 1] where not lost."""
     lost: Bool[Array, ""]
-    rows: Float[Array, "3 20"]
-    """Feature rows K, K + 1, K + 2 of a lost packet that begins at frame K, where known."""
-    known: Bool[Array, "3"]
+    rows: Float[Array, "rows 20"]
+    """Feature rows K, K + 1, ... of a lost packet that begins at frame K, where known; ``Concealer.conceal_rows``."""
+    known: Bool[Array, "rows"]
     uniforms: Float[Array, "3 160 8"]
-    """Uniform numbers in [0, 1) for the vocoder, by row; those of row K serve at the start of a gap."""
+    """Uniform numbers in [0, 1) for the vocoder, by spoken row; those of row K serve at the start of a gap."""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["predictor", "vocoder"], meta_fields=["analyser", "floor"])
@@ -103,9 +104,14 @@ class Concealer:
     floor: float = -10.0
     """Lowest c_0 of a prediction (LPCNet -10, FARGAN -15; digital silence is -12.5)."""
 
+    @property
+    def conceal_rows(self) -> int:
+        """Feature rows that it takes to conceal a packet: those spoken and what the vocoder sees ahead."""
+        return SPOKEN_ROWS + self.vocoder.lookahead_rows
+
     def init_state(self) -> ConcealerState:
         """A stream that has heard silence."""
-        prime = self.vocoder.prime_frames
+        prime = self.vocoder.prime_rows
         return ConcealerState(
             analyser=self.analyser.init_state(),
             rows=jnp.broadcast_to(SILENCE, (prime, NUM_FEATURES)),
@@ -141,16 +147,16 @@ class Concealer:
     def conceal(
         self,
         state: ConcealerState,
-        rows: Float[Array, "3 20"],
-        known: Bool[Array, "3"],
+        rows: Float[Array, "rows 20"],
+        known: Bool[Array, "rows"],
         uniforms: Float[Array, "3 160 8"],
     ) -> tuple[ConcealerState, Float[Array, "320"]]:
         """A lost packet that begins at frame K: spoken from its rows where known, else from predictions.
 
         Args:
-          rows: feature rows K, K + 1, K + 2; anything, NaN included, where not known.
+          rows: the ``conceal_rows`` feature rows from K on; anything, NaN included, where not known.
           known: which of them are.
-          uniforms: in [0, 1), for the three rows.
+          uniforms: in [0, 1), for the three rows that are spoken.
         """
         state, played = self._speak(state, rows, known, uniforms)
         state, _ = self._hear(state, played, played)
@@ -187,12 +193,16 @@ class Concealer:
     ) -> tuple[ConcealerState, Float[Array, "320"]]:
         """The sound of a lost packet; see ``conceal``."""
         rows = jnp.where(known[:, None], rows, 0.0)
-        kept, packet_rows = jax.lax.scan(self._next_row, (state.predictor, state.predicted), (rows[:-1], known[:-1]))
-        _, ahead = self._next_row(kept, (rows[-1], known[-1]))
-        spoken = VocoderInput(jnp.concatenate([packet_rows, ahead[None]]), uniforms)
-        first, rest = jax.tree.map(lambda a: a[0], spoken), jax.tree.map(lambda a: a[1:], spoken)
+        packet, ahead = ((rows[part], known[part]) for part in (slice(PACKET_FRAMES), slice(PACKET_FRAMES, None)))
+        kept, packet_rows = jax.lax.scan(self._next_row, (state.predictor, state.predicted), packet)
+        _, rows_ahead = jax.lax.scan(self._next_row, kept, ahead)
+        rows = jnp.concatenate([packet_rows, rows_ahead])
+        first, rest = rows[:-PACKET_FRAMES], VocoderInput(rows[-PACKET_FRAMES:], uniforms[1:])
         vocoder, head = jax.lax.cond(
-            state.concealed, lambda s: (s.vocoder, s.pending), lambda s: self._prime(s, first), state
+            state.concealed,
+            lambda s: (s.vocoder, s.pending),
+            lambda s: self.vocoder.prime(jnp.concatenate([s.rows, first]), s.pcm, uniforms[0]),
+            state,
         )
         vocoder, tail = jax.lax.scan(self.vocoder.step, vocoder, rest)
         pcm = jnp.clip(jnp.concatenate([head, tail.reshape(-1)]), -1.0, 1.0)
@@ -213,17 +223,3 @@ class Concealer:
         predictor, predicted = self.predictor.step(predictor, jnp.where(known, inputs.described(row), inputs.lost()))
         count = jnp.where(known, 0, count + 1)
         return (predictor, count), jnp.where(known, row, attenuate(predicted, count, self.floor))
-
-    def _prime(self, state: ConcealerState, first: VocoderInput) -> tuple[PyTree, Float[Array, "80"]]:
-        """Bring a fresh vocoder up to date on the past; returns its state and the half of row K that is new."""
-        prime = self.vocoder.prime_frames
-        past = VocoderInput(state.rows, jnp.zeros((prime, *first.uniforms.shape)))
-        xs = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), past, first)
-        forced = jnp.pad(state.pcm, (0, HALF_FRAME)).reshape(prime + 1, FRAME_SAMPLES)
-        counts = jnp.full(prime + 1, FRAME_SAMPLES).at[-1].set(HALF_FRAME)
-
-        def body(vocoder: PyTree, x: Any):
-            return self.vocoder.prime(vocoder, *x)
-
-        vocoder, spoken = jax.lax.scan(body, self.vocoder.init_state(), (xs, forced, counts))
-        return vocoder, spoken[-1, HALF_FRAME:]

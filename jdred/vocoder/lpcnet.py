@@ -19,9 +19,10 @@ from jaxtyping import Array, Float, Int
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, MAX_PERIOD, NUM_BANDS, NUM_FEATURES, LPCNetConfig
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import deemphasize, preemphasize
-from jdred.dsp.lpc import lpc_from_cepstrum
+from jdred.dsp.lpc import lpc_from_cepstrum, predict
 from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, CausalConv, Dense
+from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
 
 CONTEXT_ROWS = 4
@@ -115,19 +116,36 @@ class LPCNet(nnx.Module):
     def scan(
         self, condition: Float[Array, "frames ... condition"], indices: Int[Array, "3 samples ..."]
     ) -> Float[Array, "samples ... gru_b"]:
-        """Teacher forcing: states of GRU B where all inputs are known, from silence; ``samples = 160 * frames``.
+        """Teacher forcing: states of GRU B where all inputs are known, from silence.
 
-        The parallel twin of ``LPCNetVoice.prime``; ``output`` of the result is the logits of each sample.
+        ``output`` of the result is the logits of each sample.
         """
-        gates = jnp.repeat(self.gru_a.project(condition), FRAME_SAMPLES, axis=0) + look_up(self.tables(), indices)
-        _, h_a = self.gru_a.run(self.gru_a.init_state(), gates)
-        gates = jnp.repeat(self.condition_b(condition), FRAME_SAMPLES, axis=0) + self.gru_b.project(h_a)
-        return self.gru_b.run(self.gru_b.init_state(), gates)[1]
+        return hear(self, self.tables(), condition, indices)[1]
 
 
 def look_up(tables: Float[Array, "3 256 gates"], indices: Int[Array, "3 ..."]) -> Float[Array, "... gates"]:
     """Sum of the three tables' rows."""
     return tables[0][indices[0]] + tables[1][indices[1]] + tables[2][indices[2]]
+
+
+def hear(
+    network: "LPCNet | LPCNetVoice",
+    tables: Float[Array, "3 256 gates"],
+    condition: Float[Array, "frames ... condition"],
+    indices: Int[Array, "3 samples ..."],
+) -> tuple[Float[Array, "... gru_a"], Float[Array, "samples ... gru_b"]]:
+    """Known samples from silence: the last state of GRU A and all of GRU B; ``samples`` is at most 160 a frame.
+
+    The parallel twin of speaking: what needs no state is done for all samples at once.
+    """
+
+    def by_sample(gates: Array) -> Array:
+        return jnp.repeat(gates, FRAME_SAMPLES, axis=0)[: indices.shape[1]]
+
+    gates = by_sample(network.gru_a.project(condition)) + look_up(tables, indices)
+    last, h_a = network.gru_a.run(network.gru_a.init_state(), gates)
+    gates = by_sample(network.condition_b(condition)) + network.gru_b.project(h_a)
+    return last, network.gru_b.run(network.gru_b.init_state(), gates)[1]
 
 
 class VoiceState(NamedTuple):
@@ -149,8 +167,9 @@ class VoiceState(NamedTuple):
 class LPCNetVoice:
     """LPCNet as a ``jdred.vocoder.Vocoder``: everything of a frame before the samples, 160 small steps after."""
 
-    prime_frames: ClassVar[int] = 2
+    prime_rows: ClassVar[int] = 2
     """With the known half of the boundary row 25 ms of real past, as in LPCNet's PLC."""
+    lookahead_rows: ClassVar[int] = 0
 
     frame: FrameNetwork
     tables: Float[Array, "3 256 gates"]
@@ -174,46 +193,61 @@ class LPCNetVoice:
 
     def step(self, state: VoiceState, x: VocoderInput) -> tuple[VoiceState, Float[Array, "... 160"]]:
         """Speak one row."""
-        none = jnp.zeros(x.features.shape[:-1], jnp.int32)
-        return self.prime(state, x, jnp.zeros(none.shape + (FRAME_SAMPLES,)), none)
+        frame, condition = self.frame.step(state.frame, x.features)
+        return self._say(state._replace(frame=frame), x.features, condition, x.uniforms)
 
     def prime(
-        self, state: VoiceState, x: VocoderInput, pcm: Float[Array, "... 160"], count: Int[Array, "..."]
-    ) -> tuple[VoiceState, Float[Array, "... 160"]]:
-        """Speak one row whose first ``count`` samples, 0 .. 160, are those of ``pcm``; the networks hear them said."""
-        frame, condition = self.frame.step(state.frame, x.features)
-        known = jnp.arange(FRAME_SAMPLES) < count[..., None]
-        forced, _ = preemphasize(INT16_SCALE * pcm, state.emphasis)
-        threshold = sampling.thresholds(x.uniforms, self.confinement, self.temperature)
-        state, said = self._say(state, x.features, condition, (known, forced, threshold))
-        spoken, emphasis = deemphasize(said, state.emphasis)
-        spoken = jnp.where(known, pcm, jnp.clip(spoken / INT16_SCALE, -1.0, 1.0))
-        return state._replace(frame=frame, emphasis=emphasis), spoken
+        self, features: Float[Array, "rows ... 20"], pcm: Float[Array, "... known"], uniforms: Float[Array, "... 160 8"]
+    ) -> tuple[VoiceState, Float[Array, "... 80"]]:
+        """Hear the samples that are known, say the others of the last row. Works on any number of rows."""
+        frames = batch_state(self.frame.init_state(), pcm.shape[:-1])
+        frame, condition = self.frame.scan(frames, features)
+        signal, emphasis = preemphasize(INT16_SCALE * pcm)
+        indices, excitation = self._indices(features, signal)
+        h_a, h_b = hear(self, self.tables, condition, indices)
+        state = VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, emphasis)
+        return self._say(state, features[-1], condition[-1], uniforms[..., FRAME_SAMPLES // 2 :, :])
 
-    def _say(self, state: VoiceState, features: Array, condition: Array, samples: tuple[Array, Array, Array]):
-        """The 160 samples of a row, pre-emphasised; ``samples`` are which are known, what they are, thresholds."""
+    def _indices(
+        self, features: Float[Array, "rows ... 20"], signal: Float[Array, "... known"]
+    ) -> tuple[Int[Array, "3 known ..."], Int[Array, "..."]]:
+        """What the networks read of a known signal, pre-emphasised and from silence, and its last excitation."""
+        a, known = lpc_from_cepstrum(features[..., :NUM_BANDS], self.lpc_gamma), signal.shape[-1]
+        unknown = len(features) * FRAME_SAMPLES - known
+        padded = jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(LPC_ORDER, unknown)])
+        length = LPC_ORDER + FRAME_SAMPLES - 1
+        pasts = jnp.stack([padded[..., n : n + length] for n in range(0, known + unknown, FRAME_SAMPLES)], axis=-2)
+        prediction = predict(jnp.moveaxis(a, 0, -2), pasts).reshape(*signal.shape[:-1], -1)[..., :known]
+        excitation = mulaw.quantize(signal - prediction)
+        before = jnp.concatenate([jnp.full_like(excitation[..., :1], mulaw.ZERO), excitation[..., :-1]], axis=-1)
+        last = mulaw.quantize(padded[..., LPC_ORDER - 1 : LPC_ORDER - 1 + known])
+        indices = jnp.stack([last, mulaw.quantize(prediction), before])
+        return jnp.moveaxis(indices, -1, 1), excitation[..., -1]
+
+    def _say(
+        self, state: VoiceState, features: Array, condition: Array, uniforms: Float[Array, "... samples 8"]
+    ) -> tuple[VoiceState, Float[Array, "... samples"]]:
+        """The next samples of a row."""
         taps = -lpc_from_cepstrum(features[..., :NUM_BANDS], self.lpc_gamma)[..., ::-1]
         gates_a, gates_b = self.gru_a.project(condition), self.condition_b(condition)
 
-        def body(carry, sample):
+        def body(carry, threshold):
             h_a, h_b, signal, excitation = carry
-            known, forced, threshold = sample
             prediction = (taps * signal).sum(axis=-1)
             indices = jnp.stack([mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation])
             h_a = self.gru_a.advance(h_a, gates_a + look_up(self.tables, indices))
             h_b = self.gru_b.advance(h_b, gates_b + self.gru_b.project(h_a))
-            drawn = sampling.sample(self.output(h_b), threshold)
-            excitation = jnp.where(known, mulaw.quantize(forced - prediction), drawn)
-            said = jnp.where(known, forced, prediction + mulaw.decode(drawn))
+            excitation = sampling.sample(self.output(h_b), threshold)
+            said = prediction + mulaw.decode(excitation)
             signal = jnp.concatenate([signal[..., 1:], said[..., None]], axis=-1)
             return (h_a, h_b, signal, excitation), said
 
         first = (state.h_a, state.h_b, state.signal, state.excitation)
-        known, forced, threshold = samples
-        by_sample = (jnp.moveaxis(known, -1, 0), jnp.moveaxis(forced, -1, 0), jnp.moveaxis(threshold, -2, 0))
-        (h_a, h_b, signal, excitation), said = jax.lax.scan(body, first, by_sample)
-        state = state._replace(h_a=h_a, h_b=h_b, signal=signal, excitation=excitation)
-        return state, jnp.moveaxis(said, 0, -1)
+        thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
+        (h_a, h_b, signal, excitation), said = jax.lax.scan(body, first, jnp.moveaxis(thresholds, -2, 0))
+        pcm, emphasis = deemphasize(jnp.moveaxis(said, 0, -1), state.emphasis)
+        state = VoiceState(state.frame, h_a, h_b, signal, excitation, emphasis)
+        return state, jnp.clip(pcm / INT16_SCALE, -1.0, 1.0)
 
 
 def fold(model: LPCNet, *, confinement: float = sampling.CONFINEMENT, temperature: float = 1.0) -> LPCNetVoice:
