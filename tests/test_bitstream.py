@@ -361,6 +361,27 @@ def test_round_trip(codecs, header, seed, spread, chunks, max_bytes, libopus):
             assert len(longer) > max_bytes or longer == data
 
 
+@settings(max_examples=20, deadline=None)
+@given(header=headers(), seed=st.integers(0, 2**32 - 1), libopus=st.booleans())
+def test_what_is_switched_off_is_coded_as_zero(codecs, header, seed, libopus):
+    """Whatever an encoder says in a dimension that the tables switch off, the bytes are those of a zero there."""
+    rng = np.random.default_rng(seed)
+    ones = np.ones(50, int), np.ones((26, 25), int)
+    on = [used > 0 for used in coded(made_tables(), header, *ones)]
+    assert not all(where.all() for where in on)
+    state, latents = (np.where(where, rng.integers(-1, 2, where.shape), 0) for where in on)
+    wild = [rng.integers(-symbols.MAX_SYMBOL, symbols.MAX_SYMBOL + 1, where.shape) for where in on]
+    said = [np.where(where, true, other) for where, true, other in zip(on, (state, latents), wild, strict=True)]
+    data = codecs[libopus].encode(header, *said)
+    assert data == codecs[libopus].encode(header, state, latents)
+    got = codecs[libopus].decode(data)
+    count = int(got.chunks)
+    assert got.valid
+    assert count > 1
+    np.testing.assert_array_equal(got.state, state)
+    np.testing.assert_array_equal(got.latents[:count], latents[:count])
+
+
 @settings(max_examples=30, deadline=None)
 @given(header=headers(), seed=st.integers(0, 2**32 - 1), kept=st.floats(0, 1))
 def test_truncation_keeps_a_prefix(codecs, header, seed, kept):
