@@ -44,7 +44,7 @@ def make_train_step(task: Task, template: Any, optimizer: optax.GradientTransfor
         # The average starts as a plain mean, so that the initial weights do not linger in it.
         decay = jnp.minimum(ema, (1 + state["step"]) / (10 + state["step"]))
         average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state["ema"], arrays)
-        figures["gradient_norm"] = optax.global_norm(gradient)
+        figures["gradient_norm"] = optax.tree.norm(gradient)
         new = {"arrays": arrays, "ema": average, "optimizer": optimizer_state, "step": state["step"] + 1}
         return new, figures
 
