@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from jdred.config import NUM_BANDS, PACKET_FRAMES, PredictorConfig
 from jdred.dsp.bands import log_energies_from_cepstrum
+from jdred.link.channel import PACKET_MS, gilbert_elliott
 from jdred.plc import predictor as inputs
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
@@ -96,20 +97,23 @@ def draw_losses(
 ) -> Bool[np.ndarray, "sequences frames"]:
     """Which frames are lost: a Gilbert model of packets per sequence, then single frames dropped and restored."""
     loss = rng.uniform(settings.min_loss, settings.max_loss, sequences)
-    leave = np.exp(-rng.uniform(0, np.log(settings.max_burst_packets), sequences))
-    enter = np.minimum(1.0, leave * loss / (1 - loss))
+    burst_ms = PACKET_MS * np.exp(rng.uniform(0, np.log(settings.max_burst_packets), sequences))
     packets = settings.frames // PACKET_FRAMES + 1
-    draws = rng.random((packets, sequences))
-    bad = np.zeros((packets, sequences), bool)
-    state = rng.random(sequences) < loss
-    for packet in range(packets):
-        state = np.where(state, draws[packet] >= leave, draws[packet] < enter)
-        bad[packet] = state
+    bad = _draw_packets(jax.random.key(rng.integers(1 << 32)), packets, loss, burst_ms)
     # Packets begin at an even or an odd frame.
     first = rng.integers(PACKET_FRAMES, size=(sequences, 1))
-    frames = np.repeat(bad.T, PACKET_FRAMES, axis=1)
+    frames = np.repeat(np.asarray(bad), PACKET_FRAMES, axis=1)
     lost = np.take_along_axis(frames, first + np.arange(settings.frames), axis=1)
     return lost ^ (rng.random(lost.shape) < np.where(lost, settings.restore, settings.drop))
+
+
+@partial(jax.jit, static_argnums=1)
+def _draw_packets(
+    key: Key[Array, ""], packets: int, loss: Float[Array, "sequences"], burst_ms: Float[Array, "sequences"]
+) -> Bool[Array, "sequences packets"]:
+    """``gilbert_elliott`` for each sequence; compiled once for each number of packets."""
+    keys = jax.random.split(key, len(loss))
+    return jax.vmap(gilbert_elliott, in_axes=(0, None, 0, 0))(keys, packets, loss, burst_ms)
 
 
 def network_inputs(
