@@ -1,5 +1,7 @@
 """Deployment of the RDO-VAE: what is pruned was never used, and the tables are those of the quantisers."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from jdred.config import RDOVAEConfig
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.deploy import deploy
+from jdred.rdovae.encoder import Encoded
 from jdred.rdovae.quantizer import DEAD_ZONE_UNIT
 from jdred.weights import abstract
 
@@ -89,3 +92,25 @@ def test_a_dimension_alive_at_one_level_stays():
     assert np.flatnonzero(tables.latent_r[:, 1]).tolist() == [12]
     at = pruned.latent_quantizer.at(jnp.asarray(12))
     np.testing.assert_allclose(at.dead_zone, DEAD_ZONE_UNIT * np.log1p(np.exp(raw[12, 1, [0, 1, 2, 4]])), rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", [DENSE, replace(PAPER, pvq_pulses=9)], ids=["dense", "paper"])
+def test_measured_tables_are_those_of_the_symbols_that_are_sent(config, rng):
+    """Also where the state is of pulses, the same at all levels."""
+    model = small(config)
+    speech = Encoded(*(np.float32(rng.laplace(size=(400, dim))) for dim in (5, 4)))
+    pruned, tables = deploy(model, speech)
+    assert (pruned.config.latent_dim, pruned.config.state_dim) == (5, 4)
+    levels = jnp.array([3, 9])
+    quantize = jax.jit(jax.vmap(model.quantize, in_axes=(0, 0, None)))
+    latents, states = map(np.asarray, quantize(speech.latent[:, None].repeat(2, 1), speech.state, levels))
+    for said, p0, r in (
+        (states, tables.state_p0[3], tables.state_r[3]),
+        (latents[:, 0], tables.latent_p0[3], tables.latent_r[3]),
+        (latents[:, 1], tables.latent_p0[9], tables.latent_r[9]),
+    ):
+        np.testing.assert_allclose(p0 / 256, (said == 0).mean(axis=0), atol=0.01)
+        further = np.maximum(np.abs(said) - 1, 0).sum(axis=0)
+        np.testing.assert_allclose(r / 256, further / (further + (said != 0).sum(axis=0)), atol=0.03)
+    same = bool((tables.state_p0 == tables.state_p0[0]).all())
+    assert same == (config.pvq_pulses > 0)

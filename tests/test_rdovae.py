@@ -23,7 +23,16 @@ from jdred.rdovae.loss import (
     run_mean,
     targets,
 )
-from jdred.rdovae.quantizer import Laplace, Quantizer, compress, dequantize, pvq, symbols
+from jdred.rdovae.quantizer import (
+    Laplace,
+    Quantizer,
+    compress,
+    dequantize,
+    pvq,
+    pvq_symbols,
+    round_straight_through,
+    symbols,
+)
 from jdred.rdovae.rate import hard_bits, level_lambda, soft_bits
 from jdred.weights import abstract
 
@@ -130,13 +139,40 @@ def load_peer_tables():
 
 def test_pvq_is_a_unit_vector_of_so_many_pulses(rng):
     z = jnp.asarray(rng.normal(size=(20, 24)), jnp.float32)
+    pulses = np.asarray(pvq_symbols(z, 82))
+    assert (np.abs(pulses).sum(axis=-1) == 82).all()
     p = np.asarray(pvq(z, 82))
     np.testing.assert_allclose(np.linalg.norm(p, axis=-1), 1, atol=1e-5)
-    for row in p:
-        pulses = np.abs(row) * np.sqrt(np.sum(np.round(82 * np.abs(row) / np.abs(row).sum()) ** 2))
-        np.testing.assert_allclose(pulses, np.round(pulses), atol=1e-3)
-        assert round(pulses.sum()) == 82
+    np.testing.assert_allclose(p * np.linalg.norm(pulses, axis=-1, keepdims=True), pulses, atol=1e-4)
     assert float(jnp.min(jnp.sum(p * z, -1) / jnp.linalg.norm(z, axis=-1))) > 0.99
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_PAPER], ids=["dense", "paper"])
+def test_symbols_carry_what_training_decodes(config, rng):
+    """A redundancy decodes to the rows that the decoder of training makes of the values of its hard branch."""
+    template = abstract(lambda: RDOVAE(config, rngs=nnx.Rngs(0)))
+    model = jax.tree.map(lambda a: jnp.asarray(0.4 * rng.normal(size=a.shape), a.dtype), template)
+    latents, state = (np.float32(3 * rng.normal(size=shape)) for shape in ((4, 6), (5,)))
+    levels = jnp.array([3, 3, 4, 5])
+
+    @jax.jit
+    def both(model):
+        at = model.latent_quantizer.at(levels)
+        values = dequantize(round_straight_through(compress(latents, at)), at)
+        if config.pvq_pulses:
+            start = pvq(state, config.pvq_pulses)
+        else:
+            at = model.state_quantizer.at(levels[0])
+            start = dequantize(round_straight_through(compress(state, at)), at)
+        _, wanted = model.decoder.scan(model.decoder.start(start), DecoderInput(values, levels))
+        sent = model.quantize(latents, state, levels)
+        return sent, model.reconstruct(*sent, levels), wanted.reshape(-1, 20)
+
+    (said, coded), rows, wanted = both(model)
+    assert said.dtype == coded.dtype == jnp.int32
+    assert np.any(coded)
+    assert not config.pvq_pulses or np.abs(coded).sum() == config.pvq_pulses
+    np.testing.assert_allclose(rows, wanted, atol=1e-5)
 
 
 def test_rates_are_ideal_code_lengths():

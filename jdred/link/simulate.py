@@ -27,7 +27,7 @@ from jdred.link.sender import CHUNK_MS
 from jdred.models import Models
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerInput
 from jdred.rdovae import RDOVAE, DecoderInput
-from jdred.rdovae.quantizer import compress, dequantize, round_straight_through
+from jdred.rdovae.quantizer import compress, dequantize, pvq, round_straight_through
 
 GOOD, DRED, PLC = 0, 1, 2
 
@@ -93,7 +93,9 @@ def redundancy(rdovae: RDOVAE, pcm: Float[Array, "samples"], config: SenderConfi
 
     at = jax.tree.map(lambda a: a[:, None], rdovae.latent_quantizer.at(levels))
     latents = quantized(encoded.latent[jnp.maximum(steps, 0)], at)
-    state = quantized(encoded.state, rdovae.state_quantizer.at(levels[0]))
+    pulses = rdovae.config.pvq_pulses
+    at = rdovae.state_quantizer.at(levels[0])
+    state = pvq(encoded.state, pulses) if pulses else quantized(encoded.state, at)
     level = jnp.broadcast_to(levels[:, None], steps.shape)
     _, decoded = rdovae.decoder.scan(rdovae.decoder.start(state), DecoderInput(latents, level))
     decoded = jnp.moveaxis(decoded, 1, 0).reshape(packets, MAX_CHUNKS * CHUNK_FRAMES, -1)

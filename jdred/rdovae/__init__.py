@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from jdred.config import NUM_LEVELS, RDOVAEConfig
 from jdred.rdovae.decoder import DecoderInput, make_decoder
 from jdred.rdovae.encoder import make_encoder
-from jdred.rdovae.quantizer import Quantizer, dequantize, symbols
+from jdred.rdovae.quantizer import Quantizer, dequantize, pvq_symbols, symbols, to_unit
 
 
 class RDOVAE(nnx.Module):
@@ -28,16 +28,22 @@ class RDOVAE(nnx.Module):
         self, latents: Float[Array, "chunks latent"], state: Float[Array, "state"], levels: Int[Array, "chunks"]
     ) -> tuple[Int[Array, "chunks latent"], Int[Array, "state"]]:
         """Symbols of a redundancy: latents newest first at their levels, the state at the newest one's level."""
-        return symbols(latents, self.latent_quantizer.at(levels)), symbols(state, self.state_quantizer.at(levels[0]))
+        return symbols(latents, self.latent_quantizer.at(levels)), self.state_symbols(state, levels[0])
 
     def reconstruct(
         self, latents: Int[Array, "chunks latent"], state: Int[Array, "state"], levels: Int[Array, "chunks"]
     ) -> Float[Array, "rows 20"]:
         """Feature rows, newest first, from the symbols of a redundancy."""
-        start = dequantize(state, self.state_quantizer.at(levels[0]))
+        start = to_unit(state) if self.config.pvq_pulses else dequantize(state, self.state_quantizer.at(levels[0]))
         values = dequantize(latents, self.latent_quantizer.at(levels))
         _, rows = self.decoder.scan(self.decoder.start(start), DecoderInput(values, levels))
         return rows.reshape(-1, rows.shape[-1])
+
+    def state_symbols(self, state: Float[Array, "... state"], level: Int[Array, "..."]) -> Int[Array, "... state"]:
+        """Symbols of states at a level; pulses, the same at all levels, where ``pvq_pulses`` says so."""
+        if self.config.pvq_pulses:
+            return pvq_symbols(state, self.config.pvq_pulses)
+        return symbols(state, self.state_quantizer.at(level))
 
 
 __all__ = ["RDOVAE", "DecoderInput", "Quantizer"]

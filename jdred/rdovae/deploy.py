@@ -4,13 +4,14 @@ The tables are integers because sender and receiver must agree on every probabil
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Int, UInt8
 
 from jdred import weights
 from jdred.config import NUM_LEVELS
@@ -29,18 +30,18 @@ def trained_table(quantizer: Quantizer) -> Table:
     return _to_8_bits(at.p0), _to_8_bits(at.decay)
 
 
-def measured_table(quantizer: Quantizer, values: Float[Array, "count dim"]) -> Table:
-    """What the symbols of these latents (or states) really are: the Laplace distribution that codes them shortest.
+def measured_table(symbols_at: Callable[[Int[Array, ""]], Int[Array, "count dim"]]) -> Table:
+    """What symbols, given for any level, really are: the Laplace distribution that codes them shortest.
 
     A dimension that is hardly ever other than zero at a level is switched off there.
     """
 
     def level_statistics(level: Array) -> tuple[Array, Array]:
-        size = jnp.abs(symbols(values, quantizer.at(level)))
+        size = jnp.abs(symbols_at(level))
         nonzero = jnp.sum(size > 0, axis=0)
         beyond_one = jnp.sum(size, axis=0) - nonzero
         # Half a count each: no estimate is ever exactly 0 or 1.
-        return 1 - (nonzero + 0.5) / (len(values) + 1), (beyond_one + 0.5) / (beyond_one + nonzero + 1)
+        return 1 - (nonzero + 0.5) / (len(size) + 1), (beyond_one + 0.5) / (beyond_one + nonzero + 1)
 
     p0, r = jax.lax.map(level_statistics, jnp.arange(NUM_LEVELS))
     return _to_8_bits(p0), np.maximum(_to_8_bits(r), 1)
@@ -78,8 +79,8 @@ def deploy(model: RDOVAE, speech: Encoded | None = None) -> tuple[RDOVAE, Coding
     if speech is None:
         latent_table, state_table = trained_table(model.latent_quantizer), trained_table(model.state_quantizer)
     else:
-        latent_table = measured_table(model.latent_quantizer, speech.latent)
-        state_table = measured_table(model.state_quantizer, speech.state)
+        latent_table = measured_table(lambda level: symbols(speech.latent, model.latent_quantizer.at(level)))
+        state_table = measured_table(lambda level: model.state_symbols(speech.state, level))
     latent, state = alive(*latent_table), alive(*state_table)
     config = replace(model.config, latent_dim=int(latent.sum()), state_dim=int(state.sum()))
     template = weights.abstract(lambda: RDOVAE(config, rngs=nnx.Rngs(0)))

@@ -69,14 +69,12 @@ def dequantize(q: Float[Array, "... dim"] | Int[Array, "... dim"], at: Laplace) 
     return q / at.scale
 
 
-def pvq(z: Float[Array, "... dim"], pulses: int, iterations: int = 10) -> Float[Array, "... dim"]:
-    """Pyramid vector quantiser on the unit sphere, straight-through (the coded state of the ICASSP 2023 paper).
+def pvq_symbols(z: Float[Array, "... dim"], pulses: int, iterations: int = 10) -> Int[Array, "... dim"]:
+    """Pyramid vector quantiser: the integer vector of L1 norm ``pulses`` that points nearest to where z does.
 
-    Searches the integer vector of L1 norm ``pulses`` nearest to z by rescaling the target until its rounding has that
-    norm, then normalises to unit L2.
+    Rescales the target until its rounding has that norm.
     """
-    unit = z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-15)
-    size = jnp.abs(unit)
+    size = jnp.abs(z)
     target = pulses * size / (jnp.sum(size, axis=-1, keepdims=True) + 1e-15)
 
     def rescale(target: Array) -> Array:
@@ -89,6 +87,15 @@ def pvq(z: Float[Array, "... dim"], pulses: int, iterations: int = 10) -> Float[
 
     for _ in range(iterations):
         target = rescale(target)
-    k = jnp.round(target) * jnp.sign(unit)
-    nearest = k / (jnp.linalg.norm(k, axis=-1, keepdims=True) + 1e-15)
-    return unit + jax.lax.stop_gradient(nearest - unit)
+    return (jnp.round(target) * jnp.sign(z)).astype(jnp.int32)
+
+
+def to_unit(z: Float[Array, "... dim"] | Int[Array, "... dim"]) -> Float[Array, "... dim"]:
+    """The point of the unit sphere in that direction; of pulses it is what the decoder sees."""
+    return z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-15)
+
+
+def pvq(z: Float[Array, "... dim"], pulses: int) -> Float[Array, "... dim"]:
+    """Quantised on the unit sphere, straight-through (the coded state of the ICASSP 2023 paper)."""
+    unit = to_unit(z)
+    return unit + jax.lax.stop_gradient(to_unit(pvq_symbols(z, pulses)) - unit)
