@@ -150,7 +150,7 @@ def test_bad_trace_is_refused(speech, tmp_path, capsys, text):
         (["demo", "--loud"], "--loud"),
         (["simulate", "--out", "x"], "Missing"),
         (["simulate", "a.wav", "--out", "x", "--loss", "much"], "much"),
-        (["train", "fargan", "--data", "x", "--out", "y"], "fargan"),
+        (["train", "wavenet", "--data", "x", "--out", "y"], "wavenet"),
     ],
 )
 def test_wrong_usage_is_one_line(capsys, arguments, words):

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,6 +207,50 @@ print("equal on", jax.device_count(), "devices")
 def plc_task(data: str) -> PLCTask:
     settings = PLCSettings(model=PredictorConfig(width=4, gru=4), batch=4, frames=12)
     return PLCTask(Prepared(Path(data) / "train-0"), Prepared(Path(data) / "validation"), settings)
+
+
+ENDLESS = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from jdred.training import loop
+from jdred.training.plc import PLCTask
+from test_training import LONGER, plc_task
+
+class Endless(PLCTask):
+    def batch(self, rng):
+        if rng.bit_generator.state == np.random.default_rng([LONGER.seed, 4, 0]).bit_generator.state:
+            time.sleep(600)
+        return super().batch(rng)
+
+task = plc_task(sys.argv[1])
+loop.fit(Endless(task.train, task.validation, task.settings), Path(sys.argv[2]), LONGER)
+"""
+LONGER = FitConfig(total_steps=6, log_every=1, validate_every=2, checkpoint_every=1)
+
+
+def test_a_process_that_is_killed_resumes_as_if_it_had_not_been(data, tmp_path):
+    """SIGKILL, as of a machine that goes away: nothing is flushed, the last checkpoint may be half written."""
+    killed, whole, task = tmp_path / "killed", tmp_path / "whole", plc_task(str(data))
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(data), str(killed)], cwd=Path(__file__).parent)
+    log, deadline = killed / "train.csv", time.monotonic() + 120
+    try:
+        while not log.is_file() or len(read_csv(log)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = [row["step"] for row in read_csv(log)]
+    figures = loop.fit(task, killed, LONGER)
+    assert figures == pytest.approx(loop.fit(task, whole, LONGER), rel=1e-5)
+    assert_equal(restored(killed, task), restored(whole, task))
+    # The step that was logged but had no checkpoint yet is repeated; no step is left out.
+    steps = [row["step"] for row in read_csv(log)]
+    assert steps[len(done) :][0] in (done[-1], done[-1] + 1)
+    assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_two_devices_train_as_one_and_their_checkpoint_restores_on_one(data, tmp_path):
