@@ -57,6 +57,8 @@ class RDOVAEConfig:
     """The decoder is told each chunk's level as ``level / 8 - 1``."""
     pvq_pulses: int = 0
     """> 0: the state is quantised on the unit sphere by PVQ with so many pulses (``paper``: 82)."""
+    integer_tables: bool = False
+    """Scales and dead zones of the quantisers in 8 bits, as libopus has them."""
 
     @classmethod
     def paper(cls) -> "RDOVAEConfig":

@@ -21,8 +21,8 @@ class RDOVAE(nnx.Module):
         self.config = config
         self.encoder = make_encoder(config, rngs=rngs)
         self.decoder = make_decoder(config, rngs=rngs)
-        self.latent_quantizer = Quantizer(NUM_LEVELS, config.latent_dim)
-        self.state_quantizer = Quantizer(NUM_LEVELS, config.state_dim)
+        self.latent_quantizer = Quantizer(NUM_LEVELS, config.latent_dim, config.integer_tables)
+        self.state_quantizer = Quantizer(NUM_LEVELS, config.state_dim, config.integer_tables)
 
     def quantize(
         self, latents: Float[Array, "chunks latent"], state: Float[Array, "state"], levels: Int[Array, "chunks"]

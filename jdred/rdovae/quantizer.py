@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
+
+from jdred.rdovae.tables import QuantizerTables
 
 PARAMETERS_PER_DIM = 6
 DEAD_ZONE_UNIT = 0.05
@@ -29,23 +32,56 @@ class Laplace(NamedTuple):
 
 
 class Quantizer(nnx.Module):
-    """The trained table ``raw`` [levels, 6, dim] and its meaning at a level."""
+    """The trained table ``raw`` [levels, 6, dim] and its meaning at a level.
 
-    def __init__(self, levels: int, dim: int):
+    ``integer``: scales and dead zones are those nearest in 8 bits, 0 .. 255 of 256, as libopus has them.
+    """
+
+    def __init__(self, levels: int, dim: int, integer: bool = False):
         self.raw = nnx.Param(jnp.zeros((levels, PARAMETERS_PER_DIM, dim)))
+        self.integer = integer
 
     def at(self, level: Int[Array, "..."]) -> Laplace:
         """Parameters at each of the given levels (0 .. 15)."""
         raw = self.raw[...][level]
         theta = jax.nn.sigmoid(raw[..., 4, :])
         decay = jax.nn.sigmoid(raw[..., 5, :])
+        scale, dead_zone = jax.nn.softplus(raw[..., 0, :]), DEAD_ZONE_UNIT * jax.nn.softplus(raw[..., 1, :])
+        if self.integer:
+            scale, dead_zone = in_8_bits(scale), in_8_bits(dead_zone)
         return Laplace(
-            scale=jax.nn.softplus(raw[..., 0, :]),
-            dead_zone=DEAD_ZONE_UNIT * jax.nn.softplus(raw[..., 1, :]),
+            scale=scale,
+            dead_zone=dead_zone,
             decay_soft=jax.nn.sigmoid(raw[..., 3, :]),
             decay=decay,
             p0=1 - decay ** (0.5 + 0.5 * theta),
         )
+
+
+def in_8_bits(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Rounded to 1/256, at most 255/256, exactly; gradient of the identity below that."""
+    return jnp.minimum(round_straight_through(256 * x), 255) / 256
+
+
+def raw_parameters(tables: QuantizerTables) -> Float[np.ndarray, "16 6 dim"]:
+    """``Quantizer.raw`` of integer tables: with ``integer`` it has their scales and dead zones exactly.
+
+    Decays and probabilities are what the 6 parameters can say of them. Zeros are kept a quarter of a step above zero,
+    where they still learn.
+    """
+    scale, dead_zone, r, p0 = (np.maximum(np.asarray(table, np.float64), 0.25) / 256 for table in tables)
+    theta = 2 * np.log1p(-np.minimum(p0, 255 / 256)) / np.log(r) - 1
+    decay = np.log(r / (1 - r))
+    theta = np.clip(theta, 0.01, 0.99)
+    raw = [
+        np.log(np.expm1(scale)),
+        np.log(np.expm1(dead_zone / DEAD_ZONE_UNIT)),
+        np.zeros_like(r),
+        decay,
+        np.log(theta / (1 - theta)),
+        decay,
+    ]
+    return np.stack(raw, axis=1).astype(np.float32)
 
 
 def compress(z: Float[Array, "... dim"], at: Laplace) -> Float[Array, "... dim"]:
@@ -65,8 +101,8 @@ def symbols(z: Float[Array, "... dim"], at: Laplace) -> Int[Array, "... dim"]:
 
 
 def dequantize(q: Float[Array, "... dim"] | Int[Array, "... dim"], at: Laplace) -> Float[Array, "... dim"]:
-    """What the decoder sees."""
-    return q / at.scale
+    """What the decoder sees; where the scale is 0 every symbol is."""
+    return q / jnp.where(at.scale > 0, at.scale, 1.0)
 
 
 def pvq_symbols(z: Float[Array, "... dim"], pulses: int, iterations: int = 10) -> Int[Array, "... dim"]:

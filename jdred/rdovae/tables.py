@@ -21,6 +21,16 @@ class CodingTables(NamedTuple):
     state_r: UInt8[Array, "16 state"]
 
 
+class QuantizerTables(NamedTuple):
+    """A quantiser in 8 bits, in units of 1/256: libopus's tables of the latents or of the states."""
+
+    scale: UInt8[Array, "16 dim"]
+    """Steps per unit; 0 where the symbol is always 0."""
+    dead_zone: UInt8[Array, "16 dim"]
+    r: UInt8[Array, "16 dim"]
+    p0: UInt8[Array, "16 dim"]
+
+
 def coded(p0: UInt8[np.ndarray, "..."], r: UInt8[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
     """Where a symbol can be other than zero."""
     return (r > 0) & (p0 < ALWAYS_ZERO_P0)
