@@ -5,7 +5,6 @@
 BD-rate: the difference of the bits per latent at equal cepstral RMSE (active rows), in percent; negative = fewer bits.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import tyro
 
 from jdred.config import NUM_LEVELS
 from jdred.evaluation import rate_distortion as rd
+from jdred.evaluation import tables
 from jdred.evaluation.clips import read_clip, written_whole
 from jdred.models import load_rdovae
 
@@ -29,8 +29,6 @@ AGE_COLUMNS = ("ceps_rmse", "ceps_rmse_active", "pitch_cents_median", "pitch_cen
 AGE_LEVELS = (0, 6, 9, 12, 15)
 """Constant levels in the picture by age."""
 STYLES = {"jdred": {"color": "C0"}, "peer": {"color": "C1", "linestyle": "--"}}
-
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def main(options: Options) -> None:
     clips = sorted(options.clips.glob("*.wav"))
     if not clips:
         raise SystemExit(f"expected wav files in {options.clips}, found none")
-    rdovae, tables = load_rdovae(options.weights)
+    rdovae, coding = load_rdovae(options.weights)
     windows = rd.cut_all(rdovae, [read_clip(clip) for clip in clips])
     print(f"{len(clips)} clips, {len(windows.rows)} windows")
     rows, ages = [], []
@@ -56,17 +54,17 @@ def main(options: Options) -> None:
         if level == UNQUANTISED:
             coded = rd.unquantised(rdovae, windows)
         else:
-            coded = rd.code(rdovae, tables, windows, level, slope)
+            coded = rd.code(rdovae, coding, windows, level, slope)
         name = {"kind": kind, "q0": level, "dQ": slope}
         rows.append(name | rd.measure(windows, coded))
         by_age = rd.measure_by_age(windows, coded)
         ages += [name | {k: age[k] for k in ("chunk", "age_ms", "bits", *AGE_COLUMNS)} for age in by_age]
         print(summary(rows[-1]), flush=True)
-    peer = None if options.peer is None else read_csv(options.peer)
-    peer_ages = read_csv(age_file(options.peer)) if peer and age_file(options.peer).is_file() else None
+    peer = None if options.peer is None else tables.read_csv(options.peer)
+    peer_ages = tables.read_csv(age_file(options.peer)) if peer and age_file(options.peer).is_file() else None
     with written_whole(options.out) as folder:
-        write_csv(folder / "rate_distortion.csv", rows)
-        write_csv(folder / "rate_distortion_by_age.csv", ages)
+        tables.write_csv(folder / "rate_distortion.csv", rows)
+        tables.write_csv(folder / "rate_distortion_by_age.csv", ages)
         draw(folder / "rate_distortion.png", {"jdred": rows, "peer": peer}, {"jdred": ages, "peer": peer_ages})
     if peer:
         report(rows, peer)
@@ -78,7 +76,7 @@ def operating_points() -> list[tuple[str, int | str, int]]:
     return constant + [(SCHEDULE, *schedule) for schedule in SCHEDULES]
 
 
-def summary(row: Row) -> str:
+def summary(row: tables.Row) -> str:
     return (
         f"{row['kind']} {row['q0']} {row['dQ']}: {row['bits_per_40ms_latent']:.1f} bits, "
         f"state {row['bits_initial_state']:.0f}, RMSE {row['ceps_rmse_active']:.3f}, "
@@ -86,7 +84,7 @@ def summary(row: Row) -> str:
     )
 
 
-def report(rows: list[Row], peer: list[Row]) -> None:
+def report(rows: list[tables.Row], peer: list[tables.Row]) -> None:
     """Print the BD-rates; the one of the latents last."""
     for label, column in (("BD-rate with the state, payloads of 1.04 s", "mean_payload_bits"), ("BD-rate", None)):
         try:
@@ -96,28 +94,16 @@ def report(rows: list[Row], peer: list[Row]) -> None:
         print(f"{label}: {figure:.2f} %")
 
 
-def constant_levels(rows: list[Row]) -> list[Row]:
+def constant_levels(rows: list[tables.Row]) -> list[tables.Row]:
     return [row for row in rows if row["kind"] == CONSTANT and row["q0"] != UNQUANTISED]
 
 
-def curve(rows: list[Row], bits: str | None = None, error: str = "ceps_rmse_active") -> rd.Curve:
+def curve(rows: list[tables.Row], bits: str | None = None, error: str = "ceps_rmse_active") -> rd.Curve:
     """The constant levels; bits per latent unless another column is named."""
     points = constant_levels(rows)
     return rd.Curve(
         *(np.array([float(p[column]) for p in points]) for column in (bits or "bits_per_40ms_latent", error))
     )
-
-
-def read_csv(path: Path) -> list[Row]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_csv(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def age_file(path: Path) -> Path:
@@ -126,7 +112,7 @@ def age_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}{joint}by{joint}age.csv")
 
 
-def draw(path: Path, codecs: dict[str, list[Row] | None], ages: dict[str, list[Row] | None]) -> None:
+def draw(path: Path, codecs: dict[str, list[tables.Row] | None], ages: dict[str, list[tables.Row] | None]) -> None:
     """Errors against bits (top) and against age (bottom)."""
     figure, axes = plt.subplots(2, 3, figsize=(16, 9), layout="constrained")
     panels = (
@@ -154,7 +140,7 @@ def draw(path: Path, codecs: dict[str, list[Row] | None], ages: dict[str, list[R
     plt.close(figure)
 
 
-def draw_rates(axis: plt.Axes, name: str, rows: list[Row], column: str) -> None:
+def draw_rates(axis: plt.Axes, name: str, rows: list[tables.Row], column: str) -> None:
     """One codec: its levels, its schedules and its floor without quantisation."""
     colour = STYLES[name]["color"]
     levels = curve(rows, error=column)
@@ -166,7 +152,7 @@ def draw_rates(axis: plt.Axes, name: str, rows: list[Row], column: str) -> None:
             axis.axhline(float(row[column]), color=colour, linestyle=":", linewidth=0.8)
 
 
-def draw_ages(axis: plt.Axes, name: str, rows: list[Row], column: str) -> None:
+def draw_ages(axis: plt.Axes, name: str, rows: list[tables.Row], column: str) -> None:
     """One codec at some constant levels, by age of the chunk."""
     for colour, level in enumerate(AGE_LEVELS):
         points = [row for row in rows if row["kind"] == CONSTANT and str(row["q0"]) == str(level)]

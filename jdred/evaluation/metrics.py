@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 WINDOW, HOP = 512, 256
 BAND_HZ = (4000, 7500)
+LOWER_BAND_HZ = (0, 4000)
 FLOOR_DB = 60.0
 """Spectra are floored so far below the loudest bin of the reference."""
 ACTIVE_DB = 40.0
@@ -75,7 +76,17 @@ def plcmos(degraded: _Clip) -> float | None:
 
 
 def lsd_4_7k5_db(reference: _Clip, degraded: _Clip) -> float:
-    """Log-spectral distance from 4 to 7.5 kHz in dB, 0 = equal: catches dull output.
+    """``lsd_db`` from 4 to 7.5 kHz: catches dull output."""
+    return lsd_db(reference, degraded, *BAND_HZ)
+
+
+def lsd_0_4k_db(reference: _Clip, degraded: _Clip) -> float:
+    """``lsd_db`` up to 4 kHz: where harmonics and formants lie."""
+    return lsd_db(reference, degraded, *LOWER_BAND_HZ)
+
+
+def lsd_db(reference: _Clip, degraded: _Clip, low_hz: int, high_hz: int) -> float:
+    """Log-spectral distance in a band, in dB, 0 = equal.
 
     Periodic Hann windows of 32 ms, 16 ms apart, not padded; per frame the RMS over bins of the difference of the
     floored log powers; mean over the frames where the reference is active. 0 for a reference of silence.
@@ -85,7 +96,7 @@ def lsd_4_7k5_db(reference: _Clip, degraded: _Clip) -> float:
     floor = power.max() * 10 ** (-FLOOR_DB / 10)
     if not floor:
         return 0.0
-    low, high = (frequency * WINDOW // SAMPLE_RATE_HZ for frequency in BAND_HZ)
+    low, high = (frequency * WINDOW // SAMPLE_RATE_HZ for frequency in (low_hz, high_hz))
     difference = 10 * np.log10(np.maximum(power, floor) / np.maximum(spectrogram(degraded), floor))
     per_frame = np.sqrt(np.mean(difference[:, low : high + 1] ** 2, axis=1))
     energy = power.sum(1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jdred.bitstream.payload import Distributions, Header, distributions, level_schedule, payload_bits
 from jdred.config import (
@@ -72,10 +72,16 @@ def _encode(rdovae: RDOVAE, pcm: Float[Array, "samples"]):
     return rows, encoded
 
 
-def cut(rdovae: RDOVAE, pcm: Float[np.ndarray, "samples"]) -> Windows | None:
-    """The windows of one clip in [-1, 1]; None where it is shorter than the first of them (1.26 s)."""
-    latents = len(pcm) // (PACKET_FRAMES * FRAME_SAMPLES)
-    newest = np.arange(FIRST_NEWEST, latents, NEWEST_STEP)
+def cut(
+    rdovae: RDOVAE, pcm: Float[np.ndarray, "samples"], newest: Int[np.ndarray, "windows"] | None = None
+) -> Windows | None:
+    """Windows of one clip in [-1, 1]; None where it is too short to hold one.
+
+    Args:
+      newest: latents at which windows end, each at least 51; by default 62, 75, 88, ... to the clip's end.
+    """
+    if newest is None:
+        newest = np.arange(FIRST_NEWEST, len(pcm) // (PACKET_FRAMES * FRAME_SAMPLES), NEWEST_STEP)
     if not len(newest):
         return None
     padded = np.pad(np.asarray(pcm, np.float32), (0, -len(pcm) % _PAD_SAMPLES))
