@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
+from jdred.commands import files
 from jdred.config import ReceiverConfig, SenderConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ RUN: dict[type, Callable[[Any], int | None]] = {
     Build: build,
     Prepare: prepare,
     Train: train,
+    **files.RUN,
 }
 Corpus = (
     Annotated[Fetch, subcommand("fetch")]
@@ -239,6 +241,8 @@ Corpus = (
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Simulate, subcommand("simulate")]
+    | Annotated[files.Encode, subcommand("encode")]
+    | Annotated[files.Inspect, subcommand("inspect")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Corpus, subcommand("corpus", description="Speech to train on: fetch, build, prepare.")]
     | Annotated[Train, subcommand("train")]

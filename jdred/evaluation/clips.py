@@ -57,6 +57,19 @@ def check_folder(out: Path) -> None:
             return
 
 
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a file, whole or not at all; folders on the way are made."""
+    path = Path(path).absolute()
+    check_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out``; what is in it moves to ``out`` at the end, and only if nothing failed.

@@ -12,6 +12,11 @@ _FIRST_HYBRID, _FIRST_CELT = 12, 16
 """Configuration numbers: SILK below the first, CELT from the second on."""
 
 
+_SILK_BANDWIDTHS = ("narrowband", "mediumband", "wideband")
+_HYBRID_BANDWIDTHS = ("superwideband", "fullband")
+_CELT_BANDWIDTHS = ("narrowband", "wideband", "superwideband", "fullband")
+
+
 class PacketError(ValueError):
     """The bytes are not a valid Opus packet, or its padding is not a valid list of extensions."""
 
@@ -35,6 +40,16 @@ def frame_ms(toc: int) -> float:
     if config < _FIRST_HYBRID:
         return _SILK_MS[config % 4]
     return _HYBRID_MS[config % 2] if config < _FIRST_CELT else _CELT_MS[config % 4]
+
+
+def mode_and_bandwidth(toc: int) -> tuple[str, str]:
+    """``("SILK", "wideband")`` and the like (RFC 6716, table 2) by the first byte of a packet."""
+    config = toc >> 3
+    if config < _FIRST_HYBRID:
+        return "SILK", _SILK_BANDWIDTHS[config // 4]
+    if config < _FIRST_CELT:
+        return "hybrid", _HYBRID_BANDWIDTHS[config % 4 // 2]
+    return "CELT", _CELT_BANDWIDTHS[config % 16 // 4]
 
 
 def parse(packet: bytes) -> Packet:
