@@ -30,11 +30,14 @@ class Models(NamedTuple):
     predictor: Predictor
 
 
-def load(name: str = "default") -> Models:
+def load(
+    name: str = "default", *, rdovae: str | None = None, vocoder: str | None = None, predictor: str | None = None
+) -> Models:
     """Restore a shipped set of models.
 
     Args:
       name: a ``.json`` in ``jdred/weights`` that names one weight file a part.
+      rdovae, vocoder, predictor: other weights for a part, by shipped name or path.
     Raises:
       CheckpointError: no such set, or a file that does not fit.
     """
@@ -42,8 +45,10 @@ def load(name: str = "default") -> Models:
     if not path.is_file():
         raise weights.CheckpointError(f"no model set {name!r} in {weights.FOLDER}")
     parts = json.loads(path.read_text())
-    rdovae, tables = load_rdovae(parts["rdovae"])
-    return Models(rdovae, tables, load_vocoder(parts["vocoder"]), load_predictor(parts["predictor"]))
+    coder, tables = load_rdovae(rdovae or parts["rdovae"])
+    return Models(
+        coder, tables, load_vocoder(vocoder or parts["vocoder"]), load_predictor(predictor or parts["predictor"])
+    )
 
 
 def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:
