@@ -105,10 +105,23 @@ class FARGANConfig:
     grus: tuple[int, ...] = (160, 128, 128)
     dense: int = 128
 
+    def __post_init__(self):
+        """A JSON file knows lists only."""
+        object.__setattr__(self, "grus", tuple(self.grus))
+
     @classmethod
     def half(cls) -> "FARGANConfig":
         """Less than half of the weights."""
         return cls(condition=64, first=128, grus=(96, 80, 80), dense=96)
+
+
+@dataclass(frozen=True)
+class PitchNetworkConfig:
+    """Architecture of the neural pitch tracker; the defaults are the network of libopus 1.6 (65 k weights)."""
+
+    width: int = 64
+    channels: int = 4
+    """Of the convolution over lags."""
 
 
 @dataclass(frozen=True)

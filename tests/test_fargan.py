@@ -1,5 +1,6 @@
 """FARGAN: the pitch prediction, priming, the streaming voice against the one that trains, and the spectral error."""
 
+from dataclasses import asdict, replace
 from functools import partial
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jdred import streaming
+from jdred import streaming, weights
 from jdred.config import FRAME_SAMPLES, PREEMPHASIS, FARGANConfig
 from jdred.training.fargan import FARGANSettings, objective, roots, speak, spectral_error
+from jdred.training.student import StudentSettings, StudentTask, follow, imitation, strung
 from jdred.vocoder import VocoderInput
 from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, pitch_prediction
 
@@ -112,3 +114,36 @@ def test_spectral_error_is_relative_and_spares_near_silence():
     quiet = truth * np.float32([[1], [1e-8]])
     noisy = truth * np.float32([[1], [1e-4]])
     assert spectral_error(quiet, noisy, 0.1) < 0.15 < spectral_error(quiet, noisy, 0.0)
+
+
+def test_a_student_that_is_its_teacher_makes_no_error_and_another_one_learns(model, batch):
+    other = FARGAN(SMALL, rngs=nnx.Rngs(1))
+    compiled = jax.jit(lambda student: jax.value_and_grad(student_error, has_aux=True)(student))
+
+    def student_error(student):
+        return imitation(student, model, batch, 0.1)
+
+    (same, _), _ = compiled(model)
+    (error, figures), gradient = compiled(other)
+    assert same < 1e-3 < 0.1 < error
+    assert np.isclose(error, sum(figures.values()))
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    (better, _), _ = compiled(jax.tree.map(lambda a, g: a - 1e-3 * g / jnp.linalg.norm(g), other, gradient))
+    assert better < error
+
+
+def test_the_way_of_the_teacher_is_what_it_says_freely(model, batch):
+    way = follow(model, batch)
+    _, said = speak(model, batch)
+    free = said[:, MEMORY_SAMPLES + FORCED_SUBFRAMES * 40 :]
+    np.testing.assert_allclose(strung(way.said)[:, FORCED_SUBFRAMES * 40 :], free, atol=1e-5)
+    for before, after in zip(way.before.h, way.after, strict=True):
+        np.testing.assert_array_equal(before[1:], after[:-1])
+
+
+def test_a_teacher_of_other_sizes_is_refused(model, tmp_path):
+    weights.write(tmp_path / "teacher.npz", weights.flatten(model), {"kind": "fargan", "model": asdict(SMALL)})
+    settings = StudentSettings(model=SMALL, teacher=str(tmp_path / "teacher.npz"))
+    assert StudentTask(None, None, settings).teacher.config == SMALL
+    with pytest.raises(ValueError, match="teacher of the student's sizes"):
+        _ = StudentTask(None, None, replace(settings, model=FARGANConfig())).teacher

@@ -107,17 +107,25 @@ def speak(
 
     The model begins as ``FARGAN.prime`` does, ``prime_rows`` rows into the sequence.
     """
+    truth, state, condition, periods = beginning(model, batch)
+    _, said = model.speak(state, condition, periods, truth[:, :FORCED_SAMPLES])
+    return tuple(jnp.concatenate([state.memory, x], axis=-1) for x in (truth, said))
+
+
+def beginning(model: FARGAN, batch: dict[str, Array]):
+    """What ``FARGAN.speak`` needs of a batch.
+
+    Returns:
+      the true pre-emphasised samples from row ``prime_rows - 1`` on, the state before them, conditioning and periods.
+    """
     features = jnp.swapaxes(batch["features"], 0, 1)
     signal, _ = preemphasize(jnp.asarray(batch["pcm"], jnp.float32) / INT16_SCALE)
     rows = len(features) - FARGAN.prime_rows
     begin = (FARGAN.prime_rows - 1) * FRAME_SAMPLES  # of row prime_rows - 1; the signal begins with row 0
     truth = signal[:, begin : begin + rows * FRAME_SAMPLES]
-    memory = signal[:, :begin]
     _, condition, periods = model.read(features)
-    state = model.remember(memory)
     shift = FARGAN.prime_rows  # the conditioning of row k comes with row k + lookahead_rows
-    _, said = model.speak(state, condition[shift:], periods[shift - 1 : -1], truth[:, :FORCED_SAMPLES])
-    return tuple(jnp.concatenate([state.memory, x], axis=-1) for x in (truth, said))
+    return truth, model.remember(signal[:, :begin]), condition[shift:], periods[shift - 1 : -1]
 
 
 def spectral_error(truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float):

@@ -14,10 +14,11 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = ("rdovae", "lpcnet", "fargan", "plc")
+"""Of models. FARGAN has a second task, ``student``."""
 
 
 def make_task(kind: str, data: Path, settings: Any = None) -> Task:
-    """The task of a model kind on prepared data; ``settings`` replaces its shipped configuration."""
+    """The task of a model kind, or ``student``, on prepared data; ``settings`` replaces its shipped configuration."""
     folders = sorted(folder for folder in Path(data).glob("train-*") if (folder / "complete").exists())
     if not folders:
         raise FileNotFoundError(f"no complete train-* folder in {data}: run `jdred corpus prepare` first")
@@ -34,11 +35,15 @@ def make_task(kind: str, data: Path, settings: Any = None) -> Task:
         from jdred.training.fargan import FARGANSettings, FARGANTask
 
         return FARGANTask(*parts, settings or FARGANSettings())
+    if kind == "student":
+        from jdred.training.student import StudentSettings, StudentTask
+
+        return StudentTask(*parts, settings or StudentSettings())
     if kind == "plc":
         from jdred.training.plc import PLCSettings, PLCTask
 
         return PLCTask(*parts, settings or PLCSettings())
-    raise ValueError(f"unknown model kind {kind!r}, expected one of {KINDS}")
+    raise ValueError(f"unknown task {kind!r}, expected one of {(*KINDS, 'student')}")
 
 
 def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, float]:
@@ -51,7 +56,7 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
 
 def restore_task(config: dict[str, Any], data: Path) -> Task:
     """The task whose ``config()`` this is, on prepared data."""
-    task = make_task(config["kind"], data)
+    task = make_task(config.get("task", config["kind"]), data)
     return replace(task, settings=_rebuild(type(task.settings), config["settings"]))
 
 

@@ -86,6 +86,18 @@ class SubframeInput(NamedTuple):
     """Whether there is a truth to remember."""
 
 
+class Heard(NamedTuple):
+    """What the sub-frame network hears before it speaks."""
+
+    gain: Float[Array, "... 1"]
+    pitch: Float[Array, "... 44"]
+    """Of the signal one period ago, divided by the gain."""
+    last: Float[Array, "... 40"]
+    """The last samples, likewise."""
+    inputs: Float[Array, "... inputs"]
+    """Conditioning and both of these."""
+
+
 class SubframeNetwork(nnx.Module):
     """40 samples a step: a layer over this step's inputs and the last one's, three GRUs, a dense end."""
 
@@ -113,13 +125,17 @@ class SubframeNetwork(nnx.Module):
             jnp.zeros(MEMORY_SAMPLES), jnp.zeros(self.n_inputs), tuple(gru.init_state() for gru in self.grus)
         )
 
-    def step(self, state: SubframeState, x: SubframeInput) -> tuple[SubframeState, Float[Array, "... 40"]]:
-        """Say 40 samples, pre-emphasised."""
+    def hear(self, memory: Float[Array, "... 256"], x: SubframeInput) -> Heard:
+        """What a step goes on from, scaled by the gain that the conditioning asks for."""
         gain = jnp.exp(self.gain(x.condition))
         scale = 1 / (1e-5 + gain)
-        pitch = jnp.clip(scale * pitch_prediction(state.memory, x.period), -1, 1)
-        last = jnp.clip(scale * state.memory[..., -SUBFRAME_SAMPLES:], -1, 1)
-        inputs = jnp.concatenate([x.condition, pitch, last], axis=-1)
+        pitch = jnp.clip(scale * pitch_prediction(memory, x.period), -1, 1)
+        last = jnp.clip(scale * memory[..., -SUBFRAME_SAMPLES:], -1, 1)
+        return Heard(gain, pitch, last, jnp.concatenate([x.condition, pitch, last], axis=-1))
+
+    def step(self, state: SubframeState, x: SubframeInput) -> tuple[SubframeState, Float[Array, "... 40"]]:
+        """Say 40 samples, pre-emphasised."""
+        gain, pitch, last, inputs = self.hear(state.memory, x)
         first = self.first_glu(jnp.tanh(self.first(jnp.concatenate([state.inputs, inputs], axis=-1))))
         gains = jax.nn.sigmoid(self.pitch_gains(first))
         centre = pitch[..., MARGIN:-MARGIN]
@@ -140,6 +156,21 @@ def pitch_prediction(memory: Float[Array, "... 256"], period: Int[Array, "..."])
     index = MEMORY_SAMPLES - MARGIN - period[..., None] + jnp.arange(PITCH_SAMPLES)
     index = jnp.where(index >= MEMORY_SAMPLES, index - period[..., None], index)
     return jnp.take_along_axis(memory, jnp.maximum(index, 0), axis=-1)
+
+
+def by_subframe(
+    condition: Float[Array, "rows ... 4 condition"],
+    periods: Int[Array, "rows ..."],
+    truth: Float[Array, "... forced"],
+) -> SubframeInput:
+    """The steps of some rows, time first; ``truth`` is forced upon the first of them."""
+    count = SUBFRAMES * len(periods)
+    forced = truth.shape[-1] // SUBFRAME_SAMPLES
+    blocks = truth.reshape(*truth.shape[:-1], forced, SUBFRAME_SAMPLES)
+    blocks = jnp.pad(jnp.moveaxis(blocks, -2, 0), [(0, count - forced)] + [(0, 0)] * truth.ndim)
+    known = jnp.broadcast_to(jnp.expand_dims(jnp.arange(count) < forced, range(1, truth.ndim)), blocks.shape[:-1])
+    condition = jnp.moveaxis(condition, -2, 1).reshape(count, *condition.shape[1:-2], condition.shape[-1])
+    return SubframeInput(condition, jnp.repeat(periods, SUBFRAMES, axis=0), blocks, known)
 
 
 class FARGANState(NamedTuple):
@@ -222,16 +253,10 @@ class FARGAN(nnx.Module):
 
         Where a sample is forced the output has it, too. Differentiable through all that was said.
         """
-        count = SUBFRAMES * len(periods)
-        forced = truth.shape[-1] // SUBFRAME_SAMPLES
-        blocks = truth.reshape(*truth.shape[:-1], forced, SUBFRAME_SAMPLES)
-        blocks = jnp.pad(jnp.moveaxis(blocks, -2, 0), [(0, count - forced)] + [(0, 0)] * truth.ndim)
-        known = jnp.broadcast_to(jnp.expand_dims(jnp.arange(count) < forced, range(1, truth.ndim)), blocks.shape[:-1])
-        by_subframe = jnp.moveaxis(condition, -2, 1).reshape(count, *condition.shape[1:-2], condition.shape[-1])
-        xs = SubframeInput(by_subframe, jnp.repeat(periods, SUBFRAMES, axis=0), blocks, known)
+        xs = by_subframe(condition, periods, truth)
         state, said = jax.lax.scan(self.subframe.step, state, xs)
-        said = jnp.where(known[..., None], blocks, said)
-        return state, jnp.moveaxis(said, 0, -2).reshape(*truth.shape[:-1], count * SUBFRAME_SAMPLES)
+        said = jnp.where(xs.known[..., None], xs.truth, said)
+        return state, jnp.moveaxis(said, 0, -2).reshape(*truth.shape[:-1], -1)
 
     def _say(self, state: SubframeState, condition: Array, period: Array) -> tuple[SubframeState, Array]:
         """One row, nothing forced."""

@@ -1,0 +1,23 @@
+"""Train FARGAN on what another one says: ``python experiments/train_student.py --teacher PATH --data DIR --out DIR``.
+
+The teacher is a weight file, as ``jdred import-libopus`` makes it from libopus's own FARGAN.
+"""
+
+from dataclasses import dataclass
+
+import tyro
+
+from jdred.config import TrainConfig
+from jdred.training.run import train
+from jdred.training.student import StudentSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainConfig):
+    teacher: str
+    """Weights of the teacher, a shipped name or a path."""
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    print(train("student", options, StudentSettings(teacher=options.teacher)))
