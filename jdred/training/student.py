@@ -94,7 +94,8 @@ class StudentTask(FARGANTask):
           CheckpointError: no such weights, or not a FARGAN.
           ValueError: its widths are not the student's.
         """
-        teacher = load_vocoder(self.settings.teacher)
+        with jax.ensure_compile_time_eval():  # first asked for inside a trace, kept beyond it
+            teacher = load_vocoder(self.settings.teacher)
         if teacher.config != self.settings.model:
             raise ValueError(f"expected a teacher of the student's sizes, {self.settings.model}, found {teacher.config}")
         return teacher
