@@ -7,7 +7,7 @@ and ``dred_lbrr`` repair with redundancy. All spend the same rate on the Opus co
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Shaped
 from jdred import opus
 from jdred.config import PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig, SenderConfig
 from jdred.evaluation import metrics
-from jdred.link.call import Call, call, packetize
+from jdred.link.call import Call, call, encoded
 from jdred.link.receiver import Source
 from jdred.link.sender import Sender
 from jdred.models import Models
@@ -150,8 +150,17 @@ def stock_call(
 ) -> Call:
     """``call`` as libopus alone would do it: LBRR from the packet behind, else its own concealment, no networks."""
     talking = Sender(models, replace(sender, dred_duration_ms=0))
-    packets = [talking.send(block) for block in packetize(np.pad(pcm, (0, talking.delay_samples)))]
+    packets = list(encoded(pcm, talking))
     arrived = [None if gone else packet for packet, gone in zip(packets, np.resize(lost, len(packets)), strict=True)]
+    heard, sources = stock_receive(arrived, on_packet)
+    sizes = np.array([len(packet) for packet in packets])
+    return Call(heard[talking.delay_samples :][: len(pcm)], sources, sizes, np.zeros_like(sizes))
+
+
+def stock_receive(
+    arrived: Sequence[bytes | None], on_packet: Callable[[], None] = lambda: None
+) -> tuple[Float[np.ndarray, "samples"], list[Source]]:
+    """Packets, None = lost, as stock libopus plays them, the codec's delay still in."""
     heard, sources = [], []
     with opus.Decoder(complexity=0) as decoder:
         for packet, following in zip(arrived, [*arrived[1:], None], strict=True):
@@ -159,9 +168,7 @@ def stock_call(
             heard.append(samples)
             sources.append(source)
             on_packet()
-    whole = np.concatenate(heard)[talking.delay_samples :][: len(pcm)]
-    sizes = np.array([len(packet) for packet in packets])
-    return Call(whole, sources, sizes, np.zeros_like(sizes))
+    return np.concatenate(heard), sources
 
 
 def _play(decoder: opus.Decoder, packet: bytes | None, following: bytes | None) -> tuple[np.ndarray, Source]:

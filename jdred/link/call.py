@@ -1,6 +1,6 @@
 """A whole call on one machine: a file through sender, loss and receiver, with real packets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,17 @@ def packetize(pcm: Float[np.ndarray, "samples"]) -> Float[np.ndarray, "packets 3
     return padded.reshape(-1, PACKET_SAMPLES)
 
 
+def encoded(pcm: Float[np.ndarray, "samples"], talking: Sender) -> Iterator[bytes]:
+    """A signal as packets, one by one; silence behind its end brings out what the codec still holds."""
+    for block in packetize(np.pad(pcm, (0, talking.delay_samples))):
+        yield talking.send(block)
+
+
+def redundancy_bytes(packet: bytes) -> int:
+    """Part of a packet that redundancy takes, padding framing included."""
+    return len(packet) - len(strip(packet, EXTENSION_ID))
+
+
 def call(
     pcm: Float[np.ndarray, "samples"],
     lost: UInt8[np.ndarray, "packets"],
@@ -63,8 +74,6 @@ def call(
     if len(lost) == 0:
         raise ValueError("the loss trace is empty")
     talking, listening = Sender(models, sender), Receiver(models, receiver)
-    # Silence behind the end brings out what the codec still holds.
-    packets = packetize(np.pad(pcm, (0, talking.delay_samples)))
     heard, sources, sizes, dred = [], [], [], []
 
     def play(samples: np.ndarray) -> None:
@@ -72,10 +81,9 @@ def call(
             heard.append(samples)
             sources.append(listening.last_source)
 
-    for number, block in enumerate(packets):
-        packet = talking.send(block)
+    for number, packet in enumerate(encoded(pcm, talking)):
         sizes.append(len(packet))
-        dred.append(len(packet) - len(strip(packet, EXTENSION_ID)))
+        dred.append(redundancy_bytes(packet))
         play(listening.push(None if lost[number % len(lost)] else packet))
         on_packet()
     while listening.waiting:
