@@ -170,6 +170,8 @@ class ReceiverConfig:
 
     playout_delay_ms: int = 1040
     """How long a gap may wait for the packet that repairs it; 0 conceals at once."""
+    offline: bool = False
+    """A gap waits for the packet that ends it, however long that takes; there is no delay otherwise."""
     use_lbrr: bool = True
     use_dred: bool = True
     seed: int = 0
@@ -211,6 +213,10 @@ class TrainConfig:
     """Folder of this run: checkpoints, logs, the best weights; an interrupted run goes on from there."""
     fit: FitConfig = FitConfig()
     start_from: str | None = None
-    """Weights (a shipped name or a .npz path) to start from where ``out`` has no checkpoint."""
+    """Weights (a shipped name or a .npz path) to start from where ``out`` has no checkpoint; their sizes hold."""
+    learning_rate: float | None = None
+    """Its peak; by default that of the shipped configuration, which is too much for trained weights."""
+    batch: int | None = None
+    """Sequences a step; by default as in the shipped configuration."""
     devices: int = 0
     """Host devices to make of the CPU (0: as JAX finds them); the batch is shared between them."""

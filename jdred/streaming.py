@@ -5,7 +5,9 @@ Offline is ``scan(step)``. A part may have a faster parallel twin under the name
 axes and ``jax.vmap`` are both fine; time is always the first axis of a sequence.
 """
 
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -53,3 +55,18 @@ def hold(active: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
 def batch_state(state: State, shape: tuple[int, ...]) -> State:
     """Repeat one stream's state over leading batch axes of the given shape."""
     return jax.tree.map(lambda a: jnp.broadcast_to(a, shape + jnp.shape(a)), state)
+
+
+def bind(function: Callable, parameters: PyTree) -> Callable:
+    """``function(parameters, ...)`` compiled, with the parameters taken apart once and not at every call.
+
+    For live use: walking through the tree of a network at each call costs more than many a step. Compiled once for
+    each function and structure, whoever binds.
+    """
+    leaves, structure = jax.tree.flatten(parameters)
+    return partial(_compiled(function, structure), leaves)
+
+
+@lru_cache(maxsize=64)
+def _compiled(function: Callable, structure: Any) -> Callable:
+    return jax.jit(lambda leaves, *rest: function(jax.tree.unflatten(structure, leaves), *rest))

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from jdred.assets import demo_clip_path
 from jdred.bitstream.codec import PayloadCodec
 from jdred.config import PACKET_SAMPLES, ReceiverConfig, SenderConfig
+from jdred.link import redundancy as redundant
 from jdred.link import sender as sending
 from jdred.link.call import call, packetize
-from jdred.link.receiver import Described, Receiver, Source, describe, gap_rows
+from jdred.link.receiver import Described, Receiver, Source
 from jdred.link.sender import Sender
 from jdred.link.simulate import carriers, redundancy, simulate
 from jdred.opus import codec, extension
 from jdred.opus.marker import EXTENSION_ID, attach_redundancy, find_redundancy
 
 PACKETS = 40
+describe, gap_rows = jax.jit(redundant.describe), jax.jit(redundant.gap_rows, static_argnums=2)
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +125,15 @@ def test_gap_rows_are_those_of_the_lost_packet():
     frames = 1 - np.arange(104, dtype=np.float32)
     described = Described(np.broadcast_to(frames[:, None], (104, 20)), np.int32(24), np.int32(1))
     for distance in (1, 2, 11, 12, 13):
-        rows, known = gap_rows(described, np.int32(distance), 4)
+        rows, known = gap_rows(described, np.int32(2 * distance), 4)
         wanted = -2 * distance + np.arange(4)
         np.testing.assert_array_equal(known, wanted >= 1 - 23)
         np.testing.assert_array_equal(rows[known, 0], wanted[np.asarray(known)])
     late = described._replace(newest=np.int32(-3))
-    rows, known = gap_rows(late, np.int32(1), 3)
+    rows, known = gap_rows(late, np.int32(2), 3)
     assert np.all(known)
     np.testing.assert_allclose(rows[:, 0], -12.4853, atol=1e-3)  # skipped silence
-    _, known = gap_rows(described._replace(count=np.int32(0)), np.int32(1), 3)
+    _, known = gap_rows(described._replace(count=np.int32(0)), np.int32(2), 3)
     assert not np.any(known)
 
 
@@ -150,6 +152,25 @@ def test_payload_describes_the_decoded_sound(models, speech):
         assert count == int(direct.count[n]) > 0
         assert int(told.newest) == 1
         np.testing.assert_allclose(told.rows[:count], direct.rows[n, :count], atol=2e-3)
+
+
+def test_no_more_chunks_are_decoded_than_a_gap_needs(models, packets):
+    data, payloads = find_redundancy(packets[39]), PayloadCodec(models.tables)
+    whole = payloads.decode(data)
+    everything = describe(models.rdovae, whole)
+    at_once = models.rdovae.reconstruct(whole.latents, whole.state, whole.levels)
+    np.testing.assert_allclose(everything.rows[: everything.count], at_once[: everything.count], atol=1e-4)
+    for frames, chunks in ((1, 1), (2, 1), (3, 2), (6, 2), (7, 3), (60, 16), (100, int(whole.chunks))):
+        part = payloads.decode(data, frames)
+        assert part.chunks == chunks
+        np.testing.assert_array_equal(part.latents[:chunks], whole.latents[:chunks])
+        told = describe(models.rdovae, part)
+        np.testing.assert_allclose(told.rows[: told.count], everything.rows[: told.count], atol=1e-5)
+        assert not np.any(told.rows[told.count :])
+        ours, known = gap_rows(told, np.int32(frames), 4)
+        theirs, _ = gap_rows(everything, np.int32(frames), 4)
+        assert known[0] or frames == 100
+        np.testing.assert_allclose(ours[known], theirs[known], atol=1e-5)
 
 
 def test_silence_is_not_described(models):

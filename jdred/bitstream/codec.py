@@ -66,12 +66,16 @@ class PayloadCodec:
             return b""
         return bytes([self._version_byte(int(written.chunks))]) + np.asarray(written.data)[:length].tobytes()
 
-    def decode(self, data: bytes) -> Payload:
-        """What ``encode`` packed, as NumPy arrays; not ``valid`` for other versions and for garbage."""
+    def decode(self, data: bytes, frames: int = payload.ALL_FRAMES) -> Payload:
+        """What ``encode`` packed, as NumPy arrays; not ``valid`` for other versions and for garbage.
+
+        Args:
+          frames: how far before the packet (10 ms each) something is missing; older chunks are left alone.
+        """
         announced = self._announced(data[0]) if data else None
         octets = np.frombuffer(data if announced is not None else b"", np.uint8)[1 : 1 + _CAPACITY]
         padded = np.pad(octets, (0, _CAPACITY - len(octets)))
-        got = _read(self._distributions, padded, np.int32(len(octets)), np.int32(announced or 0))
+        got = _read(self._distributions, padded, np.int32(len(octets)), np.int32(announced or 0), np.int32(frames))
         return jax.tree.map(np.asarray, got)
 
     def _version_byte(self, chunks: int) -> int:

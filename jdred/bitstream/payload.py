@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt16
 
 from jdred.bitstream import range_coder, symbols
 from jdred.bitstream.range_coder import Decoder, Encoder
-from jdred.config import MAX_CHUNKS, MAX_PAYLOAD_BYTES, NUM_LEVELS
+from jdred.config import CHUNK_FRAMES, MAX_CHUNKS, MAX_PAYLOAD_BYTES, NUM_LEVELS
 from jdred.rdovae.tables import CodingTables
 
 SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
@@ -21,6 +21,8 @@ SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
 NEWEST_OFFSET = 16
 """The largest offset: the features reach 40 ms beyond the start of the packet."""
 OLDEST_OFFSET = NEWEST_OFFSET - (256 * 32 - 1)
+ALL_FRAMES = -OLDEST_OFFSET // 4 + CHUNK_FRAMES * MAX_CHUNKS + 1
+"""No payload reaches further back than so many frames."""
 MARKS = 2 + MAX_CHUNKS
 """Places where the used bits are noted: after the header, after the state, after each chunk."""
 _TOP_LEVEL = NUM_LEVELS - 1
@@ -213,7 +215,7 @@ def payload_bits(
     return jnp.where(eighths < 0, jnp.nan, eighths / 8)
 
 
-def _read(tables, data, length, announced):
+def _read(tables, data, length, announced, frames):
     coder, header = _read_header(range_coder.start_decoder(data, length))
     marks = _Marks(jnp.zeros(MARKS, jnp.uint32), jnp.zeros(MARKS, jnp.int32)).note(0, coder)
     coder, state, legal = symbols.decode_all(coder, tables.state[header.level])
@@ -221,11 +223,12 @@ def _read(tables, data, length, announced):
     marks = marks.note(1, coder)
     levels = level_schedule(header.level, header.slope, header.max_level)
     rows = tables.latent[levels]
+    wanted = jnp.maximum(1, chunks_needed(frames, header.offset))
 
     def more(carry):
         coder, _, _, good, count = carry
         end = jnp.where(announced > 0, count >= announced, (count > 0) & range_coder.is_end(coder, length))
-        return good & ~end & (count < MAX_CHUNKS)
+        return good & ~end & (count < wanted)
 
     def chunk(carry):
         coder, marks, latents, _, count = carry
@@ -244,6 +247,7 @@ def read(
     data: UInt8[Array, "capacity"],
     length: Int[Array, ""],
     announced: Int[Array, ""] | int = 0,
+    frames: Int[Array, ""] | int = ALL_FRAMES,
 ) -> Payload:
     """Decode a payload as far as its bytes go; of garbage, whatever it happens to mean.
 
@@ -258,5 +262,7 @@ def read(
       data: the bytes; those beyond ``length`` do not matter.
       length: 0 .. capacity.
       announced: number of chunks, 0 if it is not known.
+      frames: how far before the packet something is missing; chunks older than that are left alone.
     """
-    return _one_by_one(_read)(tables, data, jnp.asarray(length, jnp.int32), jnp.asarray(announced, jnp.int32))
+    length, announced, frames = (jnp.asarray(number, jnp.int32) for number in (length, announced, frames))
+    return _one_by_one(_read)(tables, data, length, announced, frames)

@@ -1,12 +1,13 @@
 """Packets to PCM: what arrived is played, what was lost is repaired by the next packet that is in hand.
 
-A receiver plays packet j when packet j + delay is due, so a gap can be filled from any packet that came meanwhile: its
-LBRR if it follows at once, else its redundancy, decoded backwards. What no packet knows is predicted.
+A receiver plays 20 ms at a time, the playout delay behind the newest packet, so a gap can be filled from any packet
+that came meanwhile: its LBRR if it follows at once, else its redundancy, decoded backwards. What no packet knows is
+predicted. 20 ms of which a part is missing count as missing.
 """
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,24 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdred.bitstream.codec import PayloadCodec
-from jdred.bitstream.payload import Payload
-from jdred.config import (
-    CHUNK_FRAMES,
-    FRAME_SAMPLES,
-    MAX_CHUNKS,
-    NUM_FEATURES,
-    PACKET_FRAMES,
-    PACKET_SAMPLES,
-    ReceiverConfig,
-)
-from jdred.dsp.features import extract
+from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig
+from jdred.link.jitter import Arrival, JitterBuffer, Timeline
+from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows
 from jdred.models import Models
 from jdred.opus import codec
-from jdred.opus.marker import find_redundancy
-from jdred.opus.packet import has_lbrr
+from jdred.opus import packet as opus_packet
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerState
-from jdred.rdovae import RDOVAE
+from jdred.streaming import bind
+
+__all__ = ["Described", "Receiver", "Source", "conceal_step", "describe", "gap_rows"]
 
 
 class Source(StrEnum):
@@ -43,169 +36,251 @@ class Source(StrEnum):
     PLC = "PLC"
 
 
-class Described(NamedTuple):
-    """Feature rows that a packet's redundancy holds."""
+class _Piece(NamedTuple):
+    """Decoded sound that waits to be played; no source where it was missing."""
 
-    rows: Float[Array, "104 20"]
-    """Newest first."""
-    count: Int[Array, ""]
-    """Rows that were sent; 0 where there is no redundancy."""
-    newest: Int[Array, ""]
-    """Frame of row 0, counted from the packet's first frame; negative behind skipped silence."""
-
-
-def describe(rdovae: RDOVAE, payload: Payload) -> Described:
-    """Decode a payload, newest chunk to oldest."""
-    rows = rdovae.reconstruct(payload.latents, payload.state, payload.levels)
-    count = jnp.where(payload.valid, CHUNK_FRAMES * payload.chunks, 0)
-    # Row 0 ends 2.5 ms * offset after the packet begins, and is centred 5 ms before that.
-    return Described(rows, count, (payload.header.offset - 2) // 4)
-
-
-def gap_rows(
-    described: Described, distance: Int[Array, ""], count: int
-) -> tuple[Float[Array, "count 20"], Bool[Array, "count"]]:
-    """The ``count`` rows from the packet lost ``distance`` packets before the one described, and which are known.
-
-    Rows newer than the redundancy are known to be silent: the sender leaves out nothing else.
-    """
-    frames = jnp.arange(count) - PACKET_FRAMES * distance
-    age = described.newest - frames
-    rows = described.rows[jnp.clip(age, 0, described.rows.shape[0] - 1)]
-    rows = jnp.where((age < 0)[:, None], silent_row(), rows)
-    return rows, (age < described.count) & (described.count > 0)
-
-
-def silent_row() -> Float[Array, "20"]:
-    """Features of digital silence."""
-    return extract(jnp.zeros(FRAME_SAMPLES))[0]
-
-
-NOTHING = Described(np.zeros((CHUNK_FRAMES * MAX_CHUNKS, NUM_FEATURES), np.float32), np.int32(0), np.int32(0))
-
-
-_describe = jax.jit(describe)
-_good = jax.jit(Concealer.good)
+    pcm: Float[np.ndarray, "samples"]
+    source: Source | None
 
 
 class Receiver:
-    """One listening end: a packet (or None, lost) in every 20 ms, 20 ms of PCM out. Owns its libopus decoder."""
+    """One listening end, 20 ms of PCM out every 20 ms. Owns its libopus decoder.
+
+    Packets come in by ``push``, one or none for every 20 ms, or by ``put``, whenever they come, with the numbers of
+    their RTP headers; then ``play`` is called every 20 ms. Real time: what is played is decided when it is due. With
+    ``config.offline`` a gap waits for the packet that ends it, however long that takes.
+    """
 
     def __init__(self, models: Models, config: ReceiverConfig = ReceiverConfig()):
         """Raises ``OpusError`` where there is no libopus."""
         self.config = config
         self.delay_packets = -(-config.playout_delay_ms // 20)
         self.counts: Counter[Source] = Counter()
-        """Packets played so far, by source."""
-        self.unreadable = 0
-        """Redundancy payloads and packets that could not be read; they count as lost."""
+        """Packets of 20 ms played so far, by source."""
         self.last_source: Source | None = None
+        self.last_sources: list[Source] = []
+        """Of all that the last call played."""
+        self.timeline = Timeline()
+        """Its ``counts`` say what became of the packets that were put."""
         self._opus = codec.Decoder()
-        self._payload = PayloadCodec(models.tables)
-        self._rdovae = models.rdovae
+        self._reader = RedundancyReader(models)
         concealer = Concealer(models.predictor, models.vocoder)
-        self._good, self._conceal = partial(_good, concealer), partial(conceal_step, concealer)
+        self._good, self._conceal = bind(Concealer.good, concealer), bind(_conceal, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
-        self._waiting: deque[bytes | None] = deque()
-        self._described: tuple[bytes, Described] | None = None
+        self._buffer = JitterBuffer()
+        self._clock = 0
+        """Position that is played next; all positions are in samples."""
+        self._slots_end, self._newest_end = 0, 0
+        """Where the slots that were pushed end, and the newest packet."""
+        self._filling: int | None = self.delay_packets
+        """Calls of ``play`` until the first sound, where packets are put."""
+        self._decoded: deque[_Piece] = deque()
+        """From ``_clock`` on without a hole."""
+        self._decoded_end = 0
+        self._stream, self._sequence = 0, None
+        """Of the packet that was decoded last."""
+        self._damaged = 0
 
-    def push(self, packet: bytes | None) -> Float[np.ndarray, "samples"]:
-        """Take the packet of this slot, None if it was lost; play what is due.
-
-        Returns:
-          320 samples in [-1, 1], none while the playout delay fills.
-        """
-        self._waiting.append(packet)
-        return self._play() if len(self._waiting) > self.delay_packets else np.zeros(0, np.float32)
+    @property
+    def unreadable(self) -> int:
+        """Redundancy payloads and packets that could not be read; they count as lost."""
+        return self._damaged + self._reader.unreadable
 
     @property
     def waiting(self) -> int:
-        """Packets in hand that are not played yet."""
-        return len(self._waiting)
+        """Times 20 ms that came in, lost or not, and are not played yet."""
+        return max(0, -(-(max(self._slots_end, self._newest_end) - self._clock) // PACKET_SAMPLES))
 
-    def drain(self) -> Float[np.ndarray, "320"]:
-        """Play one packet that still waits, at the end of a stream. Raises ``IndexError`` where none does."""
+    def push(self, packet: bytes | None) -> Float[np.ndarray, "samples"]:
+        """Take the packet that begins with this slot of 20 ms, None if it was lost or there is none; play what is due.
+
+        Returns:
+          320 samples in [-1, 1], none while the playout delay fills; offline, all that need wait no longer.
+        """
+        return self.push_all([] if packet is None else [(0, packet)])
+
+    def push_all(self, packets: Sequence[tuple[int, bytes]]) -> Float[np.ndarray, "samples"]:
+        """``push`` for packets of any duration: those that begin in this slot, each with how many samples later."""
+        begin, self._slots_end = self._slots_end, self._slots_end + PACKET_SAMPLES
+        for offset, packet in packets:
+            if samples := self._duration(packet):
+                self._insert([Arrival(begin + offset, samples, packet)])
+        if self.config.offline:
+            return self.recover()
+        self.last_sources = []
+        due = self._slots_end - self._clock > self.delay_packets * PACKET_SAMPLES
+        return self._play() if due else np.zeros(0, np.float32)
+
+    def put(self, packet: bytes, sequence: int, timestamp: int, source: int = 0) -> None:
+        """Take a packet from a network: in any order, twice, or too late.
+
+        Args:
+          sequence, timestamp, source: of its RTP header: 16 and 32 bits that wrap around, and who sends.
+        """
+        samples = self._duration(packet)
+        if not samples:
+            return
+        delay = self.delay_packets * PACKET_SAMPLES
+        # Before anything is played, a packet that was sent earlier may still come.
+        due, start = (self._clock, self._clock + delay) if self._filling is None else (self._clock - delay, 0)
+        self._insert(self.timeline.place(packet, samples, sequence, timestamp, source, due, start))
+
+    def play(self) -> Float[np.ndarray, "samples"]:
+        """Play the next 20 ms; to be called every 20 ms where packets are ``put``.
+
+        Returns:
+          320 samples in [-1, 1]; none before the first packet and while the playout delay fills after it.
+        """
+        self.last_sources = []
+        if self._filling is not None:
+            if not self._buffer or self._filling > 0:
+                self._filling -= bool(self._buffer)
+                return np.zeros(0, np.float32)
+            self._start()
         return self._play()
 
+    def recover(self) -> Float[np.ndarray, "samples"]:
+        """Play all up to the end of the newest packet, whatever the delay."""
+        self.last_sources, played = [], [np.zeros(0, np.float32)]
+        self._start()
+        while self._clock + PACKET_SAMPLES <= self._newest_end:
+            played.append(self._play())
+        return np.concatenate(played)
+
+    def drain(self) -> Float[np.ndarray, "320"]:
+        """Play 20 ms that still wait, at the end of a stream. Raises ``IndexError`` where none do."""
+        if not self.waiting:
+            raise IndexError("nothing waits to be played")
+        self.last_sources = []
+        self._start()
+        return self._play()
+
+    def _start(self) -> None:
+        """The delay is over: from now on time runs."""
+        first = self._buffer.first()
+        if self._filling is not None and first is not None and first.position < self._clock:
+            self._clock = self._decoded_end = first.position
+        self._filling = None
+
+    def _duration(self, packet: bytes) -> int:
+        """Samples in a packet; 0 for one that is damaged, which is counted."""
+        try:
+            return round(opus_packet.duration_ms(packet) * SAMPLE_RATE_HZ / 1000)
+        except opus_packet.PacketError:
+            self._damaged += 1
+            return 0
+
+    def _insert(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            if self._buffer.insert(arrival):
+                self._newest_end = max(self._newest_end, arrival.position + arrival.samples)
+
     def _play(self) -> Float[np.ndarray, "320"]:
-        packet = self._waiting.popleft()
-        pcm, source = self._received(packet), Source.GOOD
-        if pcm is None:
-            pcm, source = self._from_lbrr(), Source.LBRR
-        if pcm is not None:
+        self._decode_until(self._clock + PACKET_SAMPLES)
+        pcm, source = self._next_decoded()
+        if source is not None:
             self._state, played = self._good(self._state, pcm)
         else:
-            # libopus's own concealment keeps its decoder in step with the stream; nobody hears it.
-            self._opus.conceal(PACKET_SAMPLES)
-            described, distance = self._redundancy()
+            described, frames = self._redundancy()
             self._state, played, known = self._conceal(
-                self._state, described, np.int32(distance), self._key, np.int32(self._played)
+                self._state, described, np.int32(frames), self._key, np.int32(self._played)
             )
             source = Source.DRED if bool(known) else Source.PLC
+        self._clock += PACKET_SAMPLES
         self._played += 1
         self.counts[source] += 1
         self.last_source = source
+        self.last_sources.append(source)
         return np.asarray(played)
 
-    def _received(self, packet: bytes | None) -> Float[np.ndarray, "320"] | None:
-        """Decode a packet; None where it is lost, damaged or not of 20 ms."""
-        if packet is None:
-            return None
-        try:
-            pcm = self._opus.decode(packet)
-        except (codec.OpusError, ValueError):
-            pcm = np.zeros(0)
-        if pcm.shape == (PACKET_SAMPLES,):
-            return pcm
-        self.unreadable += 1
-        return None
+    def _next_decoded(self) -> tuple[Float[np.ndarray, "320"], Source | None]:
+        """The next 20 ms of decoded sound; no source where any of it is missing, LBRR where any of it is."""
+        parts, sources, missing = [], [], PACKET_SAMPLES
+        while missing:
+            piece = self._decoded.popleft()
+            if len(piece.pcm) > missing:
+                self._decoded.appendleft(piece._replace(pcm=piece.pcm[missing:]))
+            parts.append(piece.pcm[:missing])
+            sources.append(piece.source)
+            missing -= len(parts[-1])
+        worst = max(sources, key=(Source.GOOD, Source.LBRR, None).index)
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)), worst
 
-    def _from_lbrr(self) -> Float[np.ndarray, "320"] | None:
-        following = self._waiting[0] if self._waiting else None
-        if not self.config.use_lbrr or following is None or not has_lbrr(following):
-            return None
+    def _decode_until(self, stop: int) -> None:
+        """Decode what begins before ``stop``; libopus's own concealment keeps its decoder in step where nothing is."""
+        while (at := self._decoded_end) < stop:
+            arrival = self._buffer.take(at)
+            piece = None if arrival is None else self._received(arrival)
+            piece = piece or self._bridge(at, stop)
+            self._decoded.append(piece)
+            self._decoded_end += len(piece.pcm)
+
+    def _received(self, arrival: Arrival) -> _Piece | None:
+        """Decode a packet; None where libopus refuses it."""
+        if arrival.stream != self._stream:
+            self._opus.reset()
+        self._stream, self._sequence = arrival.stream, arrival.sequence
         try:
-            return self._opus.decode_lbrr(following, PACKET_SAMPLES)
-        except (codec.OpusError, ValueError):
+            return _Piece(self._opus.decode(arrival.packet), Source.GOOD)
+        except codec.OpusError:
+            self._damaged += 1
+            return None
+
+    def _bridge(self, at: int, stop: int) -> _Piece:
+        """Sound where no packet begins: the LBRR of the packet that follows, comfort noise, or a part that is missing.
+
+        Where sequence numbers go on but time has passed the sender was silent (DTX), and nothing is missing.
+        """
+        following = self._buffer.first()
+        samples, source = stop - at, None
+        if following is not None and following.stream == self._stream:
+            distance = following.position - at
+            samples = min(samples, distance)
+            if following.sequence is not None and following.sequence - 1 == self._sequence:
+                source = Source.GOOD
+            elif self.config.use_lbrr and opus_packet.has_lbrr(following.packet):
+                copy = round(opus_packet.frame_ms(following.packet[0] & 0xFC) * SAMPLE_RATE_HZ / 1000)
+                if distance == copy and (pcm := self._lbrr(following.packet, copy)) is not None:
+                    return _Piece(pcm, Source.LBRR)
+                if distance > copy:
+                    samples = min(samples, distance - copy)
+        elif following is not None:
+            samples = min(samples, following.position - at)
+        return _Piece(self._opus.conceal(samples), source)
+
+    def _lbrr(self, packet: bytes, samples: int) -> Float[np.ndarray, "samples"] | None:
+        try:
+            return self._opus.decode_lbrr(packet, samples)
+        except codec.OpusError:
             return None
 
     def _redundancy(self) -> tuple[Described, int]:
-        """What the next packet in hand says of the past, and how far it is from the packet being played."""
-        if not self.config.use_dred:
-            return NOTHING, 1
-        for distance, packet in enumerate(self._waiting, 1):
-            if packet is not None:
-                if self._described is None or self._described[0] is not packet:
-                    self._described = packet, self._read(packet)
-                return self._described[1], distance
+        """What the next packet in hand with redundancy says of the past, and how many frames before it 20 ms begin."""
+        if self.config.use_dred:
+            for arrival in self._buffer.after(self._clock + 1):
+                if self._reader.carries(arrival.packet):
+                    frames = -(-(arrival.position - self._clock) // FRAME_SAMPLES)
+                    return self._reader.read(arrival.packet, frames), frames
         return NOTHING, 1
 
-    def _read(self, packet: bytes) -> Described:
-        data = find_redundancy(packet)
-        if data is None:
-            return NOTHING
-        payload = self._payload.decode(data)
-        if payload.valid:
-            return _describe(self._rdovae, payload)
-        self.unreadable += 1
-        return NOTHING
 
-
-@jax.jit
-def conceal_step(
+def _conceal(
     concealer: Concealer,
     state: ConcealerState,
     described: Described,
-    distance: Int[Array, ""],
+    frames: Int[Array, ""],
     key: Key[Array, ""],
     number: Int[Array, ""],
 ) -> tuple[ConcealerState, Float[Array, "320"], Bool[Array, ""]]:
-    """Fill the packet lost ``distance`` packets before the one described: new state, sound, whether it was described.
+    """Fill 20 ms that begin ``frames`` before the packet described: new state, sound, whether it was described.
 
-    Its random numbers depend on the key and the packet's number only.
+    Its random numbers depend on the key and the number of the slot only.
     """
-    rows, known = gap_rows(described, distance, concealer.conceal_rows)
+    rows, known = gap_rows(described, frames, concealer.conceal_rows)
     uniforms = jax.random.uniform(jax.random.fold_in(key, number), (SPOKEN_ROWS, FRAME_SAMPLES, 8))
     state, pcm = concealer.conceal(state, rows, known, uniforms)
     return state, pcm, jnp.any(known[:SPOKEN_ROWS])
+
+
+conceal_step = jax.jit(_conceal)

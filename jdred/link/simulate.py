@@ -22,7 +22,7 @@ from jdred.config import (
     SenderConfig,
 )
 from jdred.dsp.features import extract
-from jdred.link.receiver import Described, gap_rows
+from jdred.link.redundancy import Described, gap_rows
 from jdred.link.sender import CHUNK_MS
 from jdred.models import Models
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerInput
@@ -65,7 +65,9 @@ def simulate(
     concealer = Concealer(models.predictor, models.vocoder)
 
     def rows_of(carrier: Array, distance: Array, use: Array):
-        rows, known = gap_rows(jax.tree.map(lambda a: a[carrier], described), distance, concealer.conceal_rows)
+        rows, known = gap_rows(
+            jax.tree.map(lambda a: a[carrier], described), PACKET_FRAMES * distance, concealer.conceal_rows
+        )
         return rows, known & use
 
     rows, known = jax.vmap(rows_of)(carrier, distance, use)

@@ -5,10 +5,12 @@ rows a latent (Valin, Büthe, Mustafa, "Low-bitrate redundancy coding of speech 
 variational autoencoder", ICASSP 2023).
 """
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jdred.config import NUM_LEVELS, RDOVAEConfig
+from jdred.config import CHUNK_FRAMES, NUM_FEATURES, NUM_LEVELS, RDOVAEConfig
 from jdred.rdovae.decoder import DecoderInput, make_decoder
 from jdred.rdovae.encoder import make_encoder
 from jdred.rdovae.quantizer import Quantizer, dequantize, pvq_symbols, symbols, to_unit
@@ -34,10 +36,37 @@ class RDOVAE(nnx.Module):
         self, latents: Int[Array, "chunks latent"], state: Int[Array, "state"], levels: Int[Array, "chunks"]
     ) -> Float[Array, "rows 20"]:
         """Feature rows, newest first, from the symbols of a redundancy."""
-        start = to_unit(state) if self.config.pvq_pulses else dequantize(state, self.state_quantizer.at(levels[0]))
         values = dequantize(latents, self.latent_quantizer.at(levels))
-        _, rows = self.decoder.scan(self.decoder.start(start), DecoderInput(values, levels))
+        start = self.decoder.start(self._start(state, levels[0]))
+        _, rows = self.decoder.scan(start, DecoderInput(values, levels))
         return rows.reshape(-1, rows.shape[-1])
+
+    def reconstruct_newest(
+        self,
+        latents: Int[Array, "chunks latent"],
+        state: Int[Array, "state"],
+        levels: Int[Array, "chunks"],
+        wanted: Int[Array, ""],
+    ) -> Float[Array, "rows 20"]:
+        """The same for the ``wanted`` newest chunks only, at a cost in proportion; the other rows are zero."""
+        values, levels = dequantize(latents, self.latent_quantizer.at(levels)), jnp.asarray(levels)
+
+        def more(carry):
+            return carry[0] < wanted
+
+        def chunk(carry):
+            number, memory, rows = carry
+            memory, new = self.decoder.step(memory, DecoderInput(values[number], levels[number]))
+            return number + 1, memory, rows.at[number].set(new)
+
+        rows = jnp.zeros((len(levels), CHUNK_FRAMES, NUM_FEATURES))
+        start = self.decoder.start(self._start(state, levels[0]))
+        rows = jax.lax.while_loop(more, chunk, (jnp.int32(0), start, rows))[2]
+        return rows.reshape(-1, NUM_FEATURES)
+
+    def _start(self, state: Int[Array, "state"], level: Int[Array, ""]) -> Float[Array, "state"]:
+        """The coded state from its symbols."""
+        return to_unit(state) if self.config.pvq_pulses else dequantize(state, self.state_quantizer.at(level))
 
     def state_symbols(self, state: Float[Array, "... state"], level: Int[Array, "..."]) -> Int[Array, "... state"]:
         """Symbols of states at a level; pulses, the same at all levels, where ``pvq_pulses`` says so."""

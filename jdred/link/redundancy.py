@@ -1,0 +1,90 @@
+"""What the redundancy of a packet says of the past: feature rows, and which of them a gap is spoken from."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jdred.bitstream.codec import PayloadCodec
+from jdred.bitstream.payload import Payload
+from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES, MAX_CHUNKS, NUM_FEATURES
+from jdred.dsp.features import extract
+from jdred.models import Models
+from jdred.opus.marker import find_redundancy
+from jdred.rdovae import RDOVAE
+from jdred.streaming import bind
+
+
+class Described(NamedTuple):
+    """Feature rows that a packet's redundancy holds."""
+
+    rows: Float[Array, "104 20"]
+    """Newest first."""
+    count: Int[Array, ""]
+    """Rows that are known; 0 where there is no redundancy."""
+    newest: Int[Array, ""]
+    """Frame of row 0, counted from the packet's first frame; negative behind skipped silence."""
+
+
+def describe(rdovae: RDOVAE, payload: Payload) -> Described:
+    """Decode a payload, newest chunk to oldest; its cost is in proportion to the chunks that were read."""
+    rows = rdovae.reconstruct_newest(payload.latents, payload.state, payload.levels, payload.chunks)
+    count = jnp.where(payload.valid, CHUNK_FRAMES * payload.chunks, 0)
+    # Row 0 ends 2.5 ms * offset after the packet begins, and is centred 5 ms before that.
+    return Described(rows, count, (payload.header.offset - 2) // 4)
+
+
+def gap_rows(
+    described: Described, frames: Int[Array, ""], count: int
+) -> tuple[Float[Array, "count 20"], Bool[Array, "count"]]:
+    """The ``count`` rows of a gap that begins ``frames`` before the packet described, and which are known.
+
+    Rows newer than the redundancy are known to be silent: the sender leaves out nothing else.
+    """
+    age = described.newest - (jnp.arange(count) - frames)
+    rows = described.rows[jnp.clip(age, 0, described.rows.shape[0] - 1)]
+    rows = jnp.where((age < 0)[:, None], silent_row(), rows)
+    return rows, (age < described.count) & (described.count > 0)
+
+
+def silent_row() -> Float[Array, "20"]:
+    """Features of digital silence."""
+    return extract(jnp.zeros(FRAME_SAMPLES))[0]
+
+
+NOTHING = Described(np.zeros((CHUNK_FRAMES * MAX_CHUNKS, NUM_FEATURES), np.float32), np.int32(0), np.int32(0))
+
+
+class RedundancyReader:
+    """Reads what packets say of the past, as far back as is asked for, newest first. Never raises on what it reads."""
+
+    def __init__(self, models: Models):
+        self.unreadable = 0
+        """Payloads that could not be read; they count as none."""
+        self._payload = PayloadCodec(models.tables)
+        self._describe = bind(describe, models.rdovae)
+        self._last: tuple[bytes, int, Described] | None = None
+
+    def carries(self, packet: bytes) -> bool:
+        """Whether there is a payload at all, readable or not."""
+        return find_redundancy(packet) is not None
+
+    def read(self, packet: bytes, frames: int) -> Described:
+        """What a packet says of the ``frames`` (10 ms each) before it.
+
+        The last answer is kept: a gap that is filled from one packet asks for less and less.
+        """
+        if self._last is None or self._last[0] is not packet or self._last[1] < frames:
+            self._last = packet, frames, self._read(packet, frames)
+        return self._last[2]
+
+    def _read(self, packet: bytes, frames: int) -> Described:
+        data = find_redundancy(packet)
+        if data is None:
+            return NOTHING
+        payload = self._payload.decode(data, frames)
+        if payload.valid:
+            return self._describe(payload)
+        self.unreadable += 1
+        return NOTHING
