@@ -3,6 +3,8 @@
 All work on the last axis, so any batch axes may stand before it. Layers with memory have ``init_state``, ``step`` and
 the faster ``scan`` over a leading time axis. ``reset`` lets ``scan`` start afresh inside a sequence, which is how
 random cuts train at a fixed shape.
+
+A layer whose ``rounded`` is set reads its inputs as libopus's 8-bit products do (set by ``libopus.networks.rounded``).
 """
 
 import jax
@@ -14,7 +16,24 @@ _kernel_init = nnx.initializers.glorot_uniform()
 _orthogonal = nnx.initializers.orthogonal()
 
 
-class Dense(nnx.Module):
+def round_activations(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """In steps of 1/127 from -1 to 128/127, halves to even, as a byte holds it; gradient of the identity."""
+    steps = jnp.clip(jnp.round(127 * x), -127, 128) / 127
+    return x + jax.lax.stop_gradient(steps - x)
+
+
+class Layer(nnx.Module):
+    """What weighs its inputs."""
+
+    rounded = False
+    """Inputs count in steps of 1/127."""
+
+    def inputs(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """``x`` as it is weighed."""
+        return round_activations(x) if self.rounded else x
+
+
+class Dense(Layer):
     """``x @ kernel + bias``."""
 
     def __init__(self, n_in: int, n_out: int, *, rngs: nnx.Rngs, use_bias: bool = True):
@@ -22,18 +41,18 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(n_out)) if use_bias else None
 
     def __call__(self, x: Float[Array, "... n_in"]) -> Float[Array, "... n_out"]:
-        y = x @ self.kernel[...]
+        y = self.inputs(x) @ self.kernel[...]
         return y if self.bias is None else y + self.bias[...]
 
 
-class GLU(nnx.Module):
+class GLU(Layer):
     """Gated linear unit ``x * sigmoid(x @ kernel)``, square and without bias."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(_orthogonal(rngs.params(), (width, width)))
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
-        return x * jax.nn.sigmoid(x @ self.kernel[...])
+        return x * jax.nn.sigmoid(self.inputs(x) @ self.kernel[...])
 
 
 def _gru_gates(inputs: Array, recurrent: Array) -> tuple[Array, Array, Array]:
@@ -115,7 +134,7 @@ def _gru_recurrence_backward(residuals, d_states):
 gru_recurrence.defvjp(_gru_recurrence_forward, _gru_recurrence_backward)
 
 
-class GRU(nnx.Module):
+class GRU(Layer):
     """Gated recurrent unit, "reset after" form (Keras, PyTorch); gate order update, reset, candidate."""
 
     def __init__(self, n_in: int, width: int, *, rngs: nnx.Rngs, use_bias: bool = True):
@@ -131,18 +150,21 @@ class GRU(nnx.Module):
 
     def project(self, x: Float[Array, "... n_in"]) -> Float[Array, "... gates"]:
         """The part of the gates that needs no state: ``W x + b``."""
-        y = x @ self.kernel[...]
+        y = self.inputs(x) @ self.kernel[...]
         return y if self.bias is None else y + self.bias[...]
 
     def advance(self, h: Float[Array, "... width"], inputs: Float[Array, "... gates"]) -> Float[Array, "... width"]:
         """The next state from projected inputs."""
-        recurrent = h @ self.recurrent[...]
+        recurrent = self.inputs(h) @ self.recurrent[...]
         if self.recurrent_bias is not None:
             recurrent = recurrent + self.recurrent_bias[...]
         return gru_gates(inputs, recurrent, h)
 
     def step(self, h: Float[Array, "... width"], x: Float[Array, "... n_in"]):
-        h = self.advance(h, self.project(x))
+        return self._body(h, self.project(x))
+
+    def _body(self, h: Array, inputs: Array) -> tuple[Array, Array]:
+        h = self.advance(h, inputs)
         return h, h
 
     def scan(
@@ -161,20 +183,21 @@ class GRU(nnx.Module):
 
         def body(h, x):
             inputs, where, state = x
-            h = self.advance(jnp.where(where[..., None], state, h), inputs)
-            return h, h
+            return self._body(jnp.where(where[..., None], state, h), inputs)
 
         return jax.lax.scan(body, h, (inputs, *reset))
 
     def run(self, h: Float[Array, "... width"], inputs: Float[Array, "time ... gates"]):
         """``scan`` over inputs that are projected already."""
+        if self.rounded:
+            return jax.lax.scan(self._body, h, inputs)
         bias = jnp.zeros(3 * self.width) if self.recurrent_bias is None else self.recurrent_bias[...]
         h = jnp.broadcast_to(h, inputs.shape[1:-1] + (self.width,))
         states = gru_recurrence(inputs, self.recurrent[...], bias, h)
         return (states[-1] if len(states) else h), states
 
 
-class CausalConv(nnx.Module):
+class CausalConv(Layer):
     """Causal convolution over time of kernel size k and dilation d; zeros before the start."""
 
     def __init__(
@@ -194,7 +217,7 @@ class CausalConv(nnx.Module):
 
     def _weigh(self, taps: list[Array]) -> Array:
         """``taps`` are oldest first, as the rows of the kernel are."""
-        y = jnp.concatenate(taps, axis=-1) @ self.kernel[...]
+        y = self.inputs(jnp.concatenate(taps, axis=-1)) @ self.kernel[...]
         return y if self.bias is None else y + self.bias[...]
 
     def step(self, memory: Float[Array, "... memory n_in"], x: Float[Array, "... n_in"]):

@@ -37,6 +37,7 @@ def small_predictor(seed: int = 0) -> Predictor:
     return Predictor(PredictorConfig(width=8, gru=12), rngs=nnx.Rngs(seed))
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class CountingAnalyser:
     """Row k holds the number k."""

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from jdred.config import FRAME_SAMPLES, NUM_BANDS
 
@@ -54,15 +54,24 @@ _LOWER_BANDS = np.where(_BELOW > 0, np.float32(0), -np.inf)
 _DROPS = np.where(_BELOW >= 0, np.float32(-BAND_DROP) * _BELOW, -np.inf).astype(np.float32)
 
 
+def spectrum(windows: Float[Array, "... 320"]) -> Complex[Array, "... 161"]:
+    """``FFT(w x) / 320`` of 20 ms of pre-emphasised signal. The scale matters: floors of logarithms are absolute."""
+    return jnp.fft.rfft(windows * _WINDOW) / WINDOW_SAMPLES
+
+
 def power_spectrum(x: Float[Array, "... 320"]) -> Float[Array, "... 161"]:
-    """``|FFT(x) / 320|^2``. The scale matters, as the floors of the logarithm are absolute."""
-    spectrum = jnp.fft.rfft(x) / WINDOW_SAMPLES
-    return spectrum.real**2 + spectrum.imag**2
+    """``|FFT(x) / 320|^2``."""
+    return power(jnp.fft.rfft(x) / WINDOW_SAMPLES)
 
 
-def band_energies(power: Float[Array, "... 161"]) -> Float[Array, "... 18"]:
+def power(x: Complex[Array, "..."]) -> Float[Array, "..."]:
+    """``|x|^2``, with a gradient at 0."""
+    return x.real**2 + x.imag**2
+
+
+def band_energies(powers: Float[Array, "... 161"]) -> Float[Array, "... 18"]:
     """Sum a power spectrum over the triangular bands."""
-    return power @ _SUM_BANDS
+    return powers @ _SUM_BANDS
 
 
 def cepstrum_from_energies(energies: Float[Array, "... 18"]) -> Float[Array, "... 18"]:
@@ -84,4 +93,4 @@ def log_energies_from_cepstrum(cepstrum: Float[Array, "... 18"]) -> Float[Array,
 
 def cepstrum(windows: Float[Array, "... 320"]) -> Float[Array, "... 18"]:
     """Cepstrum of 20 ms of pre-emphasised signal in int16 units. Digital silence gives c_0 = -12.485, the rest 0."""
-    return cepstrum_from_energies(band_energies(power_spectrum(windows * _WINDOW)))
+    return cepstrum_from_energies(band_energies(power(spectrum(windows))))

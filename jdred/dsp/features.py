@@ -1,15 +1,17 @@
 """PCM to features, 20 per frame of 10 ms: 18 cepstra, pitch, pitch correlation.
 
 Row k is computed from samples [160 k - 160, 160 k + 160) and centred on sample 160 k; its pitch and correlation belong
-to samples [160 k - 80, 160 k + 80). Before the first sample there is silence. Everything but the tracker's forward
-recursion runs in parallel over frames, so that a step is simply a sequence of one frame.
+to samples [160 k - 80, 160 k + 80). Before the first sample there is silence. Everything but the recursion of the pitch
+tracker runs in parallel over frames, so that a step is simply a sequence of one frame.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jdred.config import FRAME_SAMPLES, LPC_ORDER
 from jdred.dsp import INT16_SCALE, bands, filters, lpc, pitch
@@ -25,11 +27,12 @@ class FeatureState(NamedTuple):
     """The last frame, pre-emphasised."""
     residual: Float[Array, "... 3 160"]
     """LPC residual of the last three frames."""
-    pitch: pitch.PitchState
+    pitch: PyTree
+    """Of the pitch tracker."""
 
 
 def _analyse(
-    state: FeatureState, frames: Float[Array, "... frames 160"]
+    tracker: pitch.Tracker, state: FeatureState, frames: Float[Array, "... frames 160"]
 ) -> tuple[FeatureState, Float[Array, "... frames 20"]]:
     """Rows of successive frames."""
     signal = INT16_SCALE * frames.reshape(*frames.shape[:-2], -1)
@@ -42,45 +45,47 @@ def _analyse(
     aligned = windows[..., middle - LPC_ORDER : middle + FRAME_SAMPLES]
     residual = lpc.residual(lpc.lpc_from_cepstrum(cepstrum), aligned)
     residual = jnp.concatenate([state.residual, residual], axis=-2)
-    tracker, found = pitch.track(state.pitch, *pitch.cross_correlation(residual))
-    # The period that a decoder will read from the feature: halves round up.
-    rho = pitch.correlation(residual, jnp.floor(found.period + 0.5).astype(jnp.int32))
-    rows = [cepstrum, pitch.pitch_feature(found.period)[..., None], pitch.correlation_feature(rho)[..., None]]
-    state = FeatureState(sample, blocks[..., -1, :], residual[..., -pitch.PAST_FRAMES :, :], tracker)
+    tracked, found = tracker.track(state.pitch, windows, residual)
+    rho = pitch.correlation(residual, found.period)
+    rows = [cepstrum, found.feature[..., None], pitch.correlation_feature(rho)[..., None]]
+    state = FeatureState(sample, blocks[..., -1, :], residual[..., -pitch.PAST_FRAMES :, :], tracked)
     return state, jnp.concatenate(rows, axis=-1)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["tracker"], meta_fields=[])
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Streaming feature extraction: one frame of PCM in, one row out."""
+    """Streaming feature extraction: one frame of PCM in, one row out. A pytree of its pitch tracker."""
+
+    tracker: pitch.Tracker = pitch.Viterbi()
 
     def init_state(self) -> FeatureState:
         """Silence before the first sample."""
         past = jnp.zeros((pitch.PAST_FRAMES, FRAME_SAMPLES))
-        return FeatureState(jnp.zeros(()), jnp.zeros(FRAME_SAMPLES), past, pitch.init_state())
+        return FeatureState(jnp.zeros(()), jnp.zeros(FRAME_SAMPLES), past, self.tracker.init_state())
 
     def step(self, state: FeatureState, pcm: Float[Array, "... 160"]) -> tuple[FeatureState, Float[Array, "... 20"]]:
         """The row of one frame of PCM in [-1, 1]."""
-        state, rows = _analyse(state, pcm[..., None, :])
+        state, rows = _analyse(self.tracker, state, pcm[..., None, :])
         return state, rows[..., 0, :]
 
     def scan(
         self, state: FeatureState, pcm: Float[Array, "frames ... 160"]
     ) -> tuple[FeatureState, Float[Array, "frames ... 20"]]:
         """The parallel twin of ``step``, time first."""
-        state, rows = _analyse(state, jnp.moveaxis(pcm, 0, -2))
+        state, rows = _analyse(self.tracker, state, jnp.moveaxis(pcm, 0, -2))
         return state, jnp.moveaxis(rows, -2, 0)
 
 
 EXTRACTOR = FeatureExtractor()
 
 
-def extract(pcm: Float[Array, "... samples"]) -> Float[Array, "... frames 20"]:
+def extract(pcm: Float[Array, "... samples"], extractor: FeatureExtractor = EXTRACTOR) -> Float[Array, "... frames 20"]:
     """Features of whole signals in [-1, 1] at 16 kHz; an incomplete last frame is dropped.
 
     Differentiable in the PCM, but for the pitch. Silence and clipped noise give finite values and gradients.
     """
     batch, frames = pcm.shape[:-1], pcm.shape[-1] // FRAME_SAMPLES
     blocks = pcm[..., : frames * FRAME_SAMPLES].reshape(*batch, frames, FRAME_SAMPLES)
-    state = batch_state(EXTRACTOR.init_state(), batch)
-    return _analyse(state, blocks)[1]
+    state = batch_state(extractor.init_state(), batch)
+    return _analyse(extractor.tracker, state, blocks)[1]

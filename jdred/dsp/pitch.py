@@ -4,7 +4,8 @@ The tracker is the frame-wise one of the LPCNet code base: its forward recursion
 back-tracking stays inside the frame. It gives indices and takes no gradient; the correlation at a given period does.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from jdred.config import FRAME_SAMPLES, MAX_PERIOD, MIN_PERIOD
 from jdred.dsp.filters import overlap
 
+State = TypeVar("State")
 HALF_SAMPLES = FRAME_SAMPLES // 2
 NUM_LAGS = MAX_PERIOD - MIN_PERIOD
 """States of the tracker: index i stands for the period 256 - i."""
@@ -67,19 +69,47 @@ def period_from_feature(feature: Float[Array, "..."]) -> Int[Array, "..."]:
     return jnp.clip(period, MIN_PERIOD, MAX_PERIOD - 1).astype(jnp.int32)
 
 
-def _window_energies(x: Float[Array, "... length"]) -> Float[Array, "... positions"]:
-    """Energy of every window of 80 samples, by doubling: no running sum, so no drift."""
-    sums = {1: x * x}
-    for size in (1, 2, 4, 8, 16, 32):
-        sums[2 * size] = sums[size][..., :-size] + sums[size][..., size:]
-    return sums[64][..., :-16] + sums[16][..., 64:]
+def _window_energies(x: Float[Array, "... length"], size: int) -> Float[Array, "... positions"]:
+    """Energy of every window of so many samples, by doubling: no running sum, so no drift."""
+    sums, width = {1: x * x}, 1
+    while 2 * width <= size:
+        sums[2 * width] = sums[width][..., :-width] + sums[width][..., width:]
+        width *= 2
+    positions, start, total = x.shape[-1] - size + 1, 0, 0.0
+    while start < size:
+        if size & width:
+            total = total + sums[width][..., start : start + positions]
+            start += width
+        width //= 2
+    return total
 
 
-def _correlate(x: Float[Array, "... 80"], past: Float[Array, "... length"]) -> Float[Array, "... positions"]:
-    """Inner products of x with every window of 80 samples of the past, by FFT."""
+def _correlate(x: Float[Array, "... size"], past: Float[Array, "... length"]) -> Float[Array, "... positions"]:
+    """Inner products of x with every window of its size of the past, by FFT."""
     size = past.shape[-1]
     spectrum = jnp.fft.rfft(past) * jnp.conj(jnp.fft.rfft(x, size))
-    return jnp.fft.irfft(spectrum, size)[..., : size - HALF_SAMPLES + 1]
+    return jnp.fft.irfft(spectrum, size)[..., : size - x.shape[-1] + 1]
+
+
+def smoothed(residual: Float[Array, "... blocks 160"]) -> Float[Array, "... samples"]:
+    """``e[n] + 0.7 e[n-1]`` of all but the first block, in one row."""
+    flat = residual.reshape(*residual.shape[:-2], -1)
+    return flat[..., FRAME_SAMPLES:] + _SMOOTHING * flat[..., FRAME_SAMPLES - 1 : -1]
+
+
+def repetition(
+    windows: Float[Array, "... length"],
+) -> tuple[Float[Array, "... 256"], Float[Array, "..."]]:
+    """Normalised correlation of the end of a signal with what was 256, 255, ..., 1 samples earlier; and its energy.
+
+    Args:
+      windows: 256 samples of the past, then those that are compared.
+    """
+    current = windows[..., MAX_PERIOD:]
+    energy = _window_energies(windows, current.shape[-1])
+    own = energy[..., MAX_PERIOD:]
+    products = _correlate(current, windows)[..., :MAX_PERIOD]
+    return 2 * products / (1 + own + energy[..., :MAX_PERIOD]), own
 
 
 def _sharpen(xc: Float[Array, "... 256"]) -> Float[Array, "... 256"]:
@@ -114,14 +144,8 @@ def cross_correlation(
     """
     residual = jax.lax.stop_gradient(residual)
     batch, blocks = residual.shape[:-2], residual.shape[-2]
-    flat = residual.reshape(*batch, -1)
-    smooth = flat[..., FRAME_SAMPLES:] + _SMOOTHING * flat[..., FRAME_SAMPLES - 1 : -1]
-    windows = overlap(smooth.reshape(*batch, -1, HALF_SAMPLES), 5)[..., 5 * HALF_SAMPLES - HALF_SAMPLES - MAX_PERIOD :]
-    current = windows[..., MAX_PERIOD:]
-    energy = _window_energies(windows)
-    products = _correlate(current, windows)
-    own = energy[..., MAX_PERIOD:]
-    xc = 2 * products[..., :MAX_PERIOD] / (1 + own + energy[..., :MAX_PERIOD])
+    halves = smoothed(residual).reshape(*batch, -1, HALF_SAMPLES)
+    xc, own = repetition(overlap(halves, 5)[..., 5 * HALF_SAMPLES - HALF_SAMPLES - MAX_PERIOD :])
     weight = own.reshape(*batch, blocks - PAST_FRAMES, 2)
     weight = weight * 2 / (1e-15 + weight.sum(axis=-1, keepdims=True))
     return _penalise_octaves(_sharpen(xc)).reshape(*batch, blocks - PAST_FRAMES, 2, NUM_LAGS), weight
@@ -168,6 +192,47 @@ def track(
     indices = jnp.moveaxis(indices, 0, -2)
     along = jnp.take_along_axis(xc, indices[..., None], axis=-1)[..., 0]
     return state, Pitch(MAX_PERIOD - indices, jnp.mean(weight * along, axis=-1))
+
+
+class Tracked(NamedTuple):
+    """The pitch of frames, from any tracker."""
+
+    feature: Float[Array, "..."]
+    """By the law of ``pitch_feature``."""
+    period: Int[Array, "..."]
+    """In whole samples, 32 .. 256, as a decoder reads it from the feature."""
+
+
+class Tracker(Protocol[State]):
+    """A choice of pitch tracker for ``dsp.features``; a pytree. Pitch takes no gradient."""
+
+    def init_state(self) -> State:
+        """Silence before the first sample."""
+
+    def track(
+        self, state: State, windows: Float[Array, "... frames 320"], residual: Float[Array, "... blocks 160"]
+    ) -> tuple[State, Tracked]:
+        """Follow the pitch through frames.
+
+        Args:
+          windows: pre-emphasised signal that each row is computed from.
+          residual: LPC residual, ``frames + 3`` blocks of 160 samples, the first three being the past.
+        """
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Viterbi:
+    """The classical tracker of this module."""
+
+    def init_state(self) -> PitchState:
+        return init_state()
+
+    def track(self, state: PitchState, windows: Array, residual: Array) -> tuple[PitchState, Tracked]:
+        del windows
+        state, found = track(state, *cross_correlation(residual))
+        # Halves round up.
+        return state, Tracked(pitch_feature(found.period), jnp.floor(found.period + 0.5).astype(jnp.int32))
 
 
 def _low_pass_taps() -> np.ndarray:

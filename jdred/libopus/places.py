@@ -25,6 +25,8 @@ class Place:
     stores_bias: bool = True
     """Whether libopus stores that bias of zeros."""
     kind: Literal["linear", "table", "conv2d"] = "linear"
+    multiple: int = 8
+    """libopus pads the outputs of 8-bit layers with zeros to a multiple of this."""
 
     @property
     def module(self) -> str:
@@ -100,6 +102,22 @@ def _predictor() -> list[Place]:
     ]
 
 
+def _pitch() -> list[Place]:
+    convs = [
+        Place(f"conv2d_{n}", f"convs/{n - 1}/conv/kernel", "float", f"convs/{n - 1}/conv/bias", kind="conv2d")
+        for n in (1, 2)
+    ]
+    return [
+        _dense("dense_if_upsampler_1", "frequency/0"),
+        _dense("dense_if_upsampler_2", "frequency/1"),
+        _dense("dense_downsampler", "joined"),
+        Place("dense_final_upsampler", "output/kernel", bias="output/bias", multiple=64),
+        *convs,
+        *_gru("gru_1", "gru"),
+    ]
+
+
 FARGAN = tuple(_fargan())
+PITCH = tuple(_pitch())
 PREDICTOR = tuple(_predictor())
 RDOVAE = tuple(_rdovae_encoder() + _rdovae_decoder())

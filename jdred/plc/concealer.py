@@ -90,12 +90,12 @@ class ConcealerInput(NamedTuple):
     """Uniform numbers in [0, 1) for the vocoder, by spoken row; those of row K serve at the start of a gap."""
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["predictor", "vocoder"], meta_fields=["analyser", "floor"])
+@partial(jax.tree_util.register_dataclass, data_fields=["predictor", "vocoder", "analyser"], meta_fields=["floor"])
 @dataclass(frozen=True)
 class Concealer:
     """Streaming part for one stream (``vmap`` for more): ``step``, or its two sides ``good`` and ``conceal``.
 
-    A pytree of its two networks, so it can be an argument of compiled functions.
+    A pytree of its networks, so it can be an argument of compiled functions.
     """
 
     predictor: Predictor
