@@ -18,15 +18,15 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jdred import weights
-from jdred.config import FRAME_SAMPLES, FitConfig, PredictorConfig, RDOVAEConfig
-from jdred.models import load_rdovae
+from jdred.config import FRAME_SAMPLES, FitConfig, PredictorConfig, RDOVAEConfig, TrainConfig
+from jdred.models import TABLES, load_rdovae
 from jdred.plc.predictor import Predictor
 from jdred.rdovae.deploy import deploy
 from jdred.training import checkpoint, export, loop
 from jdred.training.corpus import Prepared
 from jdred.training.plc import PLCSettings, PLCTask
 from jdred.training.rdovae import RDOVAESettings, RDOVAETask
-from jdred.training.run import evaluate, make_task, restore_task
+from jdred.training.run import evaluate, make_task, restore_task, train
 from jdred.weights import CheckpointError
 
 MODEL = RDOVAEConfig(latent_dim=4, state_dim=3, blocks=1, encoder_width=6, encoder_gru=4, encoder_conv=4,
@@ -328,6 +328,19 @@ def test_export_ships_the_deployed_model(task, run, data, tmp_path):
         assert words in text
     changes = export.compare_validation(path, run[0], "rdovae", data)
     assert changes["loss"][1] == pytest.approx(changes["loss"][0], rel=0.01)
+
+
+def test_training_goes_on_from_shipped_weights_at_their_sizes(run, data, tmp_path):
+    shipped = export.export(run[0], "rdovae", "tiny", folder=tmp_path)
+    fit = FitConfig(total_steps=1, log_every=1, validate_every=1, checkpoint_every=1)
+    config = TrainConfig(
+        data=data, out=tmp_path / "more", fit=fit, start_from=str(shipped), learning_rate=1e-9, batch=2
+    )
+    train("rdovae", config, replace(SETTINGS, model=RDOVAEConfig()))
+    arrays, stored = weights.read(out / "best.npz")
+    before, _ = weights.read(shipped)
+    assert_equal(arrays, {k: v for k, v in before.items() if not k.startswith(TABLES)}, atol=1e-5)
+    assert (stored["settings"]["batch"], stored["settings"]["loss"]["latent_ramp_steps"]) == (2, 0)
 
 
 def test_training_weights_load_deployed(run):

@@ -33,6 +33,7 @@ class RDOVAELossConfig:
     distortion: str = "loudness"
     """``loudness`` (libopus 1.6) or ``paper``."""
     latent_ramp_steps: float = 300.0
+    """The rate counts in full only after some steps; 0: at once, for weights that are trained already."""
     state_ramp_steps: float = 3000.0
 
 
@@ -180,8 +181,8 @@ def rate_distortion(
 
     root = jnp.sqrt(level_lambda(runs.level, config.lambda_min, config.lambda_max))
     scaled = per_chunk / root[:, :, None]
-    ramp_latent = 1 - 0.9 / (1 + step / config.latent_ramp_steps)
-    ramp_state = 1 - 0.99 / (1 + step / config.state_ramp_steps) ** 2
+    ramp_latent = 1 - 0.9 / (1 + (step + 1) / max(config.latent_ramp_steps, 1e-9))
+    ramp_state = 1 - 0.99 / (1 + (step + 1) / max(config.state_ramp_steps, 1e-9)) ** 2
 
     def rate(latent: Array, state: Array) -> Array:
         return jnp.mean(root * (ramp_latent * latent + config.state_weight * ramp_state * state))

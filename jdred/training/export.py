@@ -1,7 +1,6 @@
 """From a training run to shipped weights: half-precision arrays, their configuration, and a card that says how."""
 
 import csv
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from jdred.training.sources import LANGUAGES, MUSIC_PACKAGE, TRAIN
 from jdred.weights import CheckpointError
 
 BEST = "best.npz"
-DEFAULT = {"rdovae": "rdovae", "vocoder": "lpcnet", "predictor": "plc"}
-"""Weight files of the model set ``default``."""
+SCRATCH = "From random weights (seed 0), on recorded speech alone; nothing is distilled from another model."
 LICENCES = {
     "festvox-ru": "BSD-like",
     "asterisk-core-sounds-fr-g722": "CC-BY-SA 3.0",
@@ -46,7 +44,13 @@ TITLES = {
 
 
 def export(
-    run: Path, kind: str, name: str, notes: str = "", folder: Path = weights.FOLDER, data: Path | None = None
+    run: Path,
+    kind: str,
+    name: str,
+    notes: str = "",
+    folder: Path = weights.FOLDER,
+    data: Path | None = None,
+    origin: str = SCRATCH,
 ) -> Path:
     """Write the best weights of a run as ``folder/name.npz``, ``.json`` and ``.md``.
 
@@ -55,6 +59,7 @@ def export(
       kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet``, ``fargan`` or ``plc``.
       notes: Markdown for the end of the card: command, hours, figures of a test.
       data: prepared data; an RDO-VAE's coding tables are then measured on its training speech.
+      origin: a sentence that says what else than speech the weights come from.
     Returns:
       the ``.npz``.
     Raises:
@@ -70,7 +75,7 @@ def export(
     training["settings"].pop("model", None)
     path = folder / f"{name}.npz"
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
-    path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), notes))
+    path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), origin, notes))
     return path
 
 
@@ -91,13 +96,6 @@ def read_best(run: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, An
     return arrays, config
 
 
-def write_default(folder: Path = weights.FOLDER) -> Path:
-    """The model set that ``jdred.load()`` restores."""
-    path = folder / "default.json"
-    path.write_text(json.dumps(DEFAULT, indent=2) + "\n")
-    return path
-
-
 def hours(run: Path) -> float | None:
     """Time spent on training steps, from the run's log; None without one."""
     log = run / "train.csv"
@@ -110,7 +108,13 @@ def hours(run: Path) -> float | None:
 
 
 def card(
-    kind: str, name: str, arrays: dict[str, Any], training: dict[str, Any], spent_hours: float | None, notes: str
+    kind: str,
+    name: str,
+    arrays: dict[str, Any],
+    training: dict[str, Any],
+    spent_hours: float | None,
+    origin: str,
+    notes: str,
 ) -> str:
     """The card in Markdown."""
     count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
@@ -120,11 +124,10 @@ def card(
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
         "## Training",
-        f"From random weights (seed {training.get('seed', 0)}), {training['step']} steps{spent}; of the exponential "
-        f"moving averages the best in validation. `python experiments/train_{kind}.py` on what `jdred corpus prepare` "
-        "makes of the data.",
+        f"{origin} {training['step']} steps{spent}; of the exponential moving averages the best in validation. "
+        f"`python experiments/train_{training.get('task', kind)}.py` on what `jdred corpus prepare` makes of the data.",
         "## Data",
-        "Recorded speech of these Debian packages, augmented; nothing is distilled from another model.",
+        "Recorded speech of these Debian packages, augmented.",
         _table(("package", "languages", "licence"), [_package_row(package) for package in LICENCES]),
         "## Validation",
         "On speakers and languages that training does not hear.",

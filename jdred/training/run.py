@@ -10,6 +10,7 @@ import numpy as np
 
 from jdred import weights
 from jdred.config import TrainConfig
+from jdred.models import TABLES
 from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
@@ -50,8 +51,15 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
     """Train one model kind and leave ``best.npz`` in ``config.out``. Returns the last validation figures."""
     if config.devices:
         jax.config.update("jax_num_cpu_devices", config.devices)
-    initial = None if config.start_from is None else weights.read(config.start_from)[0]
-    return loop.fit(make_task(kind, config.data, settings), config.out, config.fit, initial=initial)
+    task, initial = make_task(kind, config.data, settings), None
+    changes = {name: getattr(config, name) for name in ("learning_rate", "batch") if getattr(config, name) is not None}
+    if config.start_from is not None:
+        arrays, stored = weights.read(config.start_from)
+        initial = {name: array for name, array in arrays.items() if not name.startswith(TABLES)}
+        changes["model"] = replace(task.settings.model, **stored["model"])
+        if kind == "rdovae":
+            changes["loss"] = replace(task.settings.loss, latent_ramp_steps=0.0, state_ramp_steps=0.0)
+    return loop.fit(replace(task, settings=replace(task.settings, **changes)), config.out, config.fit, initial=initial)
 
 
 def restore_task(config: dict[str, Any], data: Path) -> Task:

@@ -97,7 +97,9 @@ class StudentTask(FARGANTask):
         with jax.ensure_compile_time_eval():  # first asked for inside a trace, kept beyond it
             teacher = load_vocoder(self.settings.teacher)
         if teacher.config != self.settings.model:
-            raise ValueError(f"expected a teacher of the student's sizes, {self.settings.model}, found {teacher.config}")
+            raise ValueError(
+                f"expected a teacher of the student's sizes, {self.settings.model}, found {teacher.config}"
+            )
         return teacher
 
     def config(self) -> dict[str, Any]:
