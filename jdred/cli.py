@@ -242,6 +242,7 @@ Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Simulate, subcommand("simulate")]
     | Annotated[files.Encode, subcommand("encode")]
+    | Annotated[files.Decode, subcommand("decode")]
     | Annotated[files.Inspect, subcommand("inspect")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Corpus, subcommand("corpus", description="Speech to train on: fetch, build, prepare.")]

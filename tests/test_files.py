@@ -1,4 +1,4 @@
-"""Files that carry redundancy: encode, inspect."""
+"""Files that carry redundancy: encode, decode, inspect."""
 
 import json
 
@@ -10,8 +10,9 @@ import jdred.models
 from jdred.assets import demo_clip_path
 from jdred.bitstream.codec import PayloadCodec
 from jdred.cli import main
-from jdred.config import SenderConfig
+from jdred.config import ReceiverConfig, SenderConfig
 from jdred.link import files
+from jdred.link.call import call
 from jdred.link.inspect import PacketInfo, inspect, inspect_all, totals
 from jdred.opus import codec, ogg
 from jdred.opus.marker import attach_redundancy, find_redundancy
@@ -99,6 +100,39 @@ def test_every_configuration_has_a_name():
     assert names[16::4] == [("CELT", b) for b in ("narrowband", "wideband", "superwideband", "fullband")]
 
 
+def test_decode_is_the_call_over_a_file(opus, models, speech):
+    sender = SenderConfig(lbrr_bps=16_000, dred_duration_ms=400, level=5, slope=3)
+    lost = np.zeros(51, np.uint8)
+    lost[[20, 21, 22, 30]] = 1
+    for receiver in (ReceiverConfig(), ReceiverConfig(offline=True), ReceiverConfig(playout_delay_ms=20)):
+        heard = files.decode(ogg.read(opus), lost, models, receiver)
+        called = call(speech, lost, models, sender, receiver)
+        np.testing.assert_array_equal(heard.pcm, called.pcm)
+        assert heard.sources == called.sources
+        assert heard.unreadable == 0
+
+
+@pytest.mark.parametrize("packet_ms", [10, 40, 60])
+def test_files_of_other_encoders(models, speech, packet_ms):
+    encoder = codec.Encoder(48_000, bitrate_bps=32_000)
+    loud = np.repeat(speech, 3)
+    blocks = loud[: len(loud) // (48 * packet_ms) * 48 * packet_ms].reshape(-1, 48 * packet_ms)
+    packets = [encoder.encode(block) for block in blocks]
+    opus = ogg.OpusFile(ogg.Head(pre_skip=encoder.lookahead), tuple(packets), blocks.size - encoder.lookahead)
+    heard = files.decode(opus, np.zeros(1, np.uint8), models, ReceiverConfig())
+    stock = decoded(packets)[encoder.lookahead // 3 :]
+    assert set(heard.sources) == {"GOOD"}
+    np.testing.assert_array_equal(heard.pcm, stock[: len(heard.pcm)])
+    assert len(heard.pcm) == opus.samples // 3
+    lost = np.zeros(len(packets), np.uint8)
+    lost[5] = 1
+    gap = files.decode(opus, lost, models, ReceiverConfig())
+    assert [number for number, source in enumerate(gap.sources) if source != "GOOD"] == {
+        10: [2], 40: [10, 11], 60: [15, 16, 17]
+    }[packet_ms]  # fmt: skip
+    assert len(gap.pcm) == len(heard.pcm)
+
+
 def test_commands(monkeypatch, models, speech, tmp_path, capsys):
     monkeypatch.setattr(jdred.models, "load", lambda name: models)
     soundfile.write(tmp_path / "in.wav", speech, 16_000)
@@ -115,6 +149,13 @@ def test_commands(monkeypatch, models, speech, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 53
     assert "-185 .. 15" in lines[31]
+    assert main(["decode", str(out), str(tmp_path / "out.wav"), "--loss", "0.2", "--burst-ms", "60"]) == 0
+    assert "x 20 ms DRED" in capsys.readouterr().out
+    assert soundfile.info(tmp_path / "out.wav").frames == SAMPLES
+    (tmp_path / "trace").write_text("0001")
+    trace = ["--trace", str(tmp_path / "trace"), "--offline"]
+    assert main(["decode", str(out), str(tmp_path / "out.wav"), *trace]) == 0
+    assert "39 x 20 ms GOOD" in capsys.readouterr().out
 
 
 def test_bad_files_are_refused(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""``jdred encode`` and ``inspect``: Ogg Opus files that carry redundancy."""
+"""``jdred encode``, ``decode`` and ``inspect``: Ogg Opus files that carry redundancy."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from jdred.config import SenderConfig
+from jdred.config import ReceiverConfig, SenderConfig
 
 if TYPE_CHECKING:
     from jdred.link.inspect import PacketInfo
@@ -23,6 +23,26 @@ class Encode:
     out: Positional[Path]
     """The .opus file."""
     sender: OmitArgPrefixes[SenderConfig] = SenderConfig()
+    models: str = "default"
+    """Shipped set of models."""
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Play an Ogg Opus file of any encoder's through a loss, repair it, and write what is heard."""
+
+    file: Positional[Path]
+    """The .opus file."""
+    out: Positional[Path]
+    """The .wav file, 16 kHz mono."""
+    trace: Path | None = None
+    """Text file of the digits 0 and 1 (1 = lost), one a packet, in place of --loss and --burst-ms."""
+    loss: float = 0.0
+    """Fraction of packets lost, 0 .. 1."""
+    burst_ms: float = 0.0
+    """Mean length of a gap; 0: every packet is lost on its own."""
+    loss_seed: int = 0
+    receiver: OmitArgPrefixes[ReceiverConfig] = ReceiverConfig()
     models: str = "default"
     """Shipped set of models."""
 
@@ -52,6 +72,30 @@ def encode(args: Encode) -> None:
         data = files.encode(pcm, load(args.models), args.sender, advance)
     write_file(args.out, data)
     print(f"{args.out}: {8 * len(data) / 1000 / (len(pcm) / 16_000):.1f} kb/s")
+
+
+def decode(args: Decode) -> None:
+    """``jdred decode``."""
+    from collections import Counter
+
+    from jdred import load
+    from jdred.evaluation.clips import wav_bytes, write_file
+    from jdred.link import files
+    from jdred.link.channel import draw_trace, read_trace
+    from jdred.opus.packet import duration_ms
+    from jdred.progress import counter
+
+    opus = files.read_opus(args.file)
+    if args.trace is not None:
+        lost = read_trace(args.trace)
+    else:
+        packet_ms = duration_ms(opus.packets[0])
+        lost = draw_trace(len(opus.packets), args.loss, args.burst_ms or None, packet_ms=packet_ms, seed=args.loss_seed)
+    with counter("decode", len(opus.packets)) as advance:
+        heard = files.decode(opus, lost, load(args.models), args.receiver, advance)
+    write_file(args.out, wav_bytes(heard.pcm))
+    told = Counter(heard.sources)
+    print(f"{args.out}: " + ", ".join(f"{told[source]} x 20 ms {source}" for source in files.Source))
 
 
 def inspect(args: Inspect) -> None:
@@ -99,4 +143,4 @@ def _show(infos: list["PacketInfo"]) -> None:
     (console if console.is_terminal else Console(width=240)).print(table)
 
 
-RUN: dict[type, Callable[[Any], int | None]] = {Encode: encode, Inspect: inspect}
+RUN: dict[type, Callable[[Any], int | None]] = {Encode: encode, Decode: decode, Inspect: inspect}

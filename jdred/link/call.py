@@ -79,7 +79,7 @@ def call(
     def play(samples: np.ndarray) -> None:
         if len(samples):
             heard.append(samples)
-            sources.append(listening.last_source)
+            sources.extend(listening.last_sources)
 
     for number, packet in enumerate(encoded(pcm, talking)):
         sizes.append(len(packet))
