@@ -61,6 +61,7 @@ class FakeVocoder:
     mix: Float[Array, "3"]
     lookahead_rows: int = field(default=0, metadata={"static": True})
     prime_rows: ClassVar[int] = 2
+    floor: ClassVar[float] = -10.0
 
     def init_state(self):
         return jnp.zeros((self.lookahead_rows, 20)), jnp.zeros(3)

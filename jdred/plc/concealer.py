@@ -20,7 +20,6 @@ Sources: J.-M. Valin et al., "Real-time packet loss concealment with mixed gener
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -90,7 +89,7 @@ class ConcealerInput(NamedTuple):
     """Uniform numbers in [0, 1) for the vocoder, by spoken row; those of row K serve at the start of a gap."""
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["predictor", "vocoder", "analyser"], meta_fields=["floor"])
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Concealer:
     """Streaming part for one stream (``vmap`` for more): ``step``, or its two sides ``good`` and ``conceal``.
@@ -101,8 +100,6 @@ class Concealer:
     predictor: Predictor
     vocoder: Vocoder
     analyser: Streaming = field(default_factory=FeatureExtractor)
-    floor: float = -10.0
-    """Lowest c_0 of a prediction (LPCNet -10, FARGAN -15; digital silence is -12.5)."""
 
     @property
     def conceal_rows(self) -> int:
@@ -222,4 +219,4 @@ class Concealer:
         row, known = x
         predictor, predicted = self.predictor.step(predictor, jnp.where(known, inputs.described(row), inputs.lost()))
         count = jnp.where(known, 0, count + 1)
-        return (predictor, count), jnp.where(known, row, attenuate(predicted, count, self.floor))
+        return (predictor, count), jnp.where(known, row, attenuate(predicted, count, self.vocoder.floor))

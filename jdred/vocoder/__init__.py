@@ -27,6 +27,8 @@ class Vocoder(Protocol[State]):
     """Rows (10 ms each) of real past, before the one that the boundary halves, that ``prime`` hears."""
     lookahead_rows: int
     """Rows after the one it speaks that the vocoder is given first."""
+    floor: float
+    """Lowest c_0 that a prediction fades to (digital silence is -12.5)."""
 
     def init_state(self) -> State:
         """The state of one stream that has said nothing yet."""

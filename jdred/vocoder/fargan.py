@@ -190,6 +190,7 @@ class FARGAN(nnx.Module):
     prime_rows: ClassVar[int] = 3
     """560 samples with the known half of the boundary row: 320 to remember, 240 to force."""
     lookahead_rows: ClassVar[int] = 1
+    floor: ClassVar[float] = -15.0
 
     def __init__(self, config: FARGANConfig, *, rngs: nnx.Rngs):
         self.config = config

@@ -170,6 +170,7 @@ class LPCNetVoice:
     prime_rows: ClassVar[int] = 2
     """With the known half of the boundary row 25 ms of real past, as in LPCNet's PLC."""
     lookahead_rows: ClassVar[int] = 0
+    floor: ClassVar[float] = -10.0
 
     frame: FrameNetwork
     tables: Float[Array, "3 256 gates"]
