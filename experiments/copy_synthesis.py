@@ -18,7 +18,7 @@ import tyro
 from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from jdred.evaluation import asr, metrics, tables
 from jdred.evaluation import copy_synthesis as copying
-from jdred.evaluation.clips import read_clip, wav_bytes, written_whole
+from jdred.evaluation.clips import clips_in, wav_bytes, written_whole
 from jdred.models import load_rdovae, load_vocoder
 from jdred.progress import track
 
@@ -59,7 +59,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    clips = read_clips(options)
+    clips = clips_in(options.clips, options.only)
     levels = parse_levels(options.levels)
     vocoder = load_vocoder(options.vocoder)
     coder = None if levels == [NONE] else load_rdovae(options.rdovae)
@@ -92,14 +92,6 @@ def main(options: Options) -> None:
             for level in levels:
                 (folder / f"{name}_{level}.wav").write_bytes(wav_bytes(sounds[level]))
     report(options, means)
-
-
-def read_clips(options: Options) -> dict[str, np.ndarray]:
-    files = sorted(options.clips.glob("*.wav"))
-    files = [f for f in files if not options.only or any(fnmatch(f.stem, wanted) for wanted in options.only)]
-    if not files:
-        raise SystemExit(f"expected wav files in {options.clips}, found none that are wanted")
-    return {file.stem: read_clip(file) for file in files}
 
 
 def parse_levels(text: str) -> list[str]:

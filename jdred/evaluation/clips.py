@@ -3,8 +3,9 @@
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,19 @@ def read_clip(path: str | Path) -> Float[np.ndarray, "samples"]:
         found = f"{len(clip)} samples ({len(clip) / SAMPLE_RATE_HZ:.3g} s) at 16 kHz"
         raise AudioError(f"{path}: expected at least {SHORTEST_S} s of sound, found {found}")
     return clip
+
+
+def clips_in(folder: Path, only: Sequence[str] = ()) -> dict[str, Float[np.ndarray, "samples"]]:
+    """The wav files of a folder by name, in order: all, or those whose names match one of the patterns.
+
+    Raises:
+      AudioError: none, or one that cannot be used.
+    """
+    files = [f for f in sorted(folder.glob("*.wav")) if not only or any(fnmatch(f.stem, wanted) for wanted in only)]
+    if not files:
+        wanted = f" that match {', '.join(only)}" if only else ""
+        raise AudioError(f"expected wav files{wanted} in {folder}, found none")
+    return {file.stem: read_clip(file) for file in files}
 
 
 def wav_bytes(pcm: Float[np.ndarray, "samples"]) -> bytes:
