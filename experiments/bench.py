@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jdred.bitstream.codec import PayloadCodec
 from jdred.config import SenderConfig
 from jdred.dsp.features import extract
 from jdred.evaluation.clips import read_clip, written_whole
@@ -72,12 +71,12 @@ def steps(pcm: np.ndarray, name: str) -> list[tuple[str, Callable[[], object], f
     state = sending.init_state(models.rdovae)
     for block in blocks[:60]:
         state, redundancy = step(models.rdovae, config, state, block)
-    codec = PayloadCodec(models.tables)
+    codec = models.payloads
     data = codec.encode(redundancy.header, redundancy.state, redundancy.latents, max(1, int(redundancy.chunks)))
     payload = codec.decode(data)
     describe = jax.jit(receiving.describe)
     described = describe(models.rdovae, payload)
-    concealer = Concealer(models.predictor, models.vocoder)
+    concealer = models.concealer
     good = jax.jit(Concealer.good)
     begin, _ = good(concealer, concealer.init_state(), blocks[59])
     key, one = jax.random.key(0), np.int32(2)

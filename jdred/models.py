@@ -1,6 +1,7 @@
 """The networks of one link, together, and how they are restored."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -8,7 +9,12 @@ import numpy as np
 from flax import nnx
 
 from jdred import weights
-from jdred.config import FARGANConfig, LPCNetConfig, PredictorConfig, RDOVAEConfig
+from jdred.bitstream.codec import PayloadCodec
+from jdred.bitstream.wire import JDRED, WIRES, Wire
+from jdred.config import FARGANConfig, LPCNetConfig, PitchNetworkConfig, PredictorConfig, RDOVAEConfig
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor
+from jdred.dsp.pitchnet import PitchNetwork
+from jdred.plc.concealer import Concealer
 from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.deploy import deploy
@@ -28,27 +34,71 @@ class Models(NamedTuple):
     """8-bit probabilities of the payload's symbols."""
     vocoder: Vocoder
     predictor: Predictor
+    extractor: FeatureExtractor = EXTRACTOR
+    """The features that the networks were trained on; pitch trackers differ."""
+    wire: Wire = JDRED
+    """Whose payloads are written and read."""
+
+    @property
+    def payloads(self) -> PayloadCodec:
+        """Writer and reader of the payloads."""
+        return PayloadCodec(self.tables, self.wire)
+
+    @property
+    def concealer(self) -> Concealer:
+        return Concealer(self.predictor, self.vocoder, self.extractor)
 
 
 def load(
     name: str = "default", *, rdovae: str | None = None, vocoder: str | None = None, predictor: str | None = None
 ) -> Models:
-    """Restore a shipped set of models.
+    """Restore a set of models.
 
     Args:
-      name: a ``.json`` in ``jdred/weights`` that names one weight file a part.
+      name: a shipped set, or the path of a ``.json`` that names one weight file a part: ``rdovae``, ``vocoder``,
+        ``predictor``, and perhaps ``pitch``. Files are looked for beside it, then among the shipped ones.
       rdovae, vocoder, predictor: other weights for a part, by shipped name or path.
     Raises:
       CheckpointError: no such set, or a file that does not fit.
     """
-    path = weights.FOLDER / f"{name}.json"
+    path = Path(name) if name.endswith(".json") else weights.FOLDER / f"{name}.json"
     if not path.is_file():
-        raise weights.CheckpointError(f"no model set {name!r} in {weights.FOLDER}")
-    parts = json.loads(path.read_text())
-    coder, tables = load_rdovae(rdovae or parts["rdovae"])
+        raise weights.CheckpointError(f"no model set at {path}")
+    try:
+        parts = {part: _beside(path.parent, file) for part, file in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise weights.CheckpointError(f"{path} is not a set of models: {error}") from error
+    if missing := sorted({"rdovae", "vocoder", "predictor"} - parts.keys()):
+        raise weights.CheckpointError(f"{path}: expected files of rdovae, vocoder and predictor, found no {missing}")
+    parts |= {k: v for k, v in {"rdovae": rdovae, "vocoder": vocoder, "predictor": predictor}.items() if v}
+    coder, tables = load_rdovae(parts["rdovae"])
     return Models(
-        coder, tables, load_vocoder(vocoder or parts["vocoder"]), load_predictor(predictor or parts["predictor"])
+        coder,
+        tables,
+        load_vocoder(parts["vocoder"]),
+        load_predictor(parts["predictor"]),
+        FeatureExtractor(load_pitch(parts["pitch"])) if "pitch" in parts else EXTRACTOR,
+        load_wire(parts["rdovae"]),
     )
+
+
+def _beside(folder: Path, file: str) -> str:
+    path = (folder / file).with_suffix(".npz")
+    return str(path) if path.is_file() else file
+
+
+def load_wire(name: str) -> Wire:
+    """The wire that an RDO-VAE's payloads go over, by shipped name or path."""
+    wire = _read(name, "rdovae")[1].get("wire", JDRED.name)
+    if wire not in WIRES:
+        raise weights.CheckpointError(f"{name}: expected a wire of {sorted(WIRES)}, found {wire!r}")
+    return WIRES[wire]
+
+
+def load_pitch(name: str) -> PitchNetwork:
+    """A neural pitch tracker, by shipped name or path."""
+    arrays, config = _read(name, "pitch")
+    return _restore(name, PitchNetwork, PitchNetworkConfig(**config["model"]), arrays)
 
 
 def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdred.bitstream import activity, payload, range_coder, symbols
-from jdred.bitstream.codec import LIBOPUS_VERSION, PayloadCodec, PayloadError
+from jdred.bitstream.codec import PayloadCodec, PayloadError
 from jdred.bitstream.payload import Header
+from jdred.bitstream.wire import JDRED, LIBOPUS
 from jdred.config import MAX_CHUNKS, MAX_PAYLOAD_BYTES
 from jdred.rdovae.tables import CodingTables
 
@@ -323,7 +324,7 @@ def headers(draw) -> Header:
 
 @pytest.fixture(scope="module")
 def codecs() -> dict[bool, PayloadCodec]:
-    return {libopus: PayloadCodec(made_tables(), libopus=libopus) for libopus in (False, True)}
+    return {libopus: PayloadCodec(made_tables(), LIBOPUS if libopus else JDRED) for libopus in (False, True)}
 
 
 @settings(max_examples=100, deadline=None)
@@ -400,7 +401,7 @@ def test_truncation_keeps_a_prefix(codecs, header, seed, kept):
 @given(data=st.binary(max_size=1200), libopus=st.booleans(), right_version=st.booleans())
 def test_garbage_is_read_quietly(codecs, data, libopus, right_version):
     if right_version:
-        data = bytes([LIBOPUS_VERSION if libopus else 25]) + data
+        data = bytes([LIBOPUS.version if libopus else 25]) + data
     got = codecs[libopus].decode(data)
     assert 0 <= got.chunks <= 26
     assert got.valid == (got.chunks > 0)

@@ -1,8 +1,6 @@
 """Payloads as bytes, for live use: checked arguments, compiled functions, and the version byte in front.
 
-An experimental extension begins with a letter, which tells whose it is and belongs to the carrier, and a version byte.
-libopus counts its networks there. jdred needs fewer versions and uses the rest of the byte for what libopus leaves to
-be guessed from the length: the number of chunks.
+The letter before that byte belongs to the carrier (``opus.marker``).
 """
 
 from functools import partial
@@ -13,14 +11,10 @@ from jaxtyping import Int
 
 from jdred.bitstream import payload, symbols
 from jdred.bitstream.payload import Header, Payload
+from jdred.bitstream.wire import JDRED, Wire
 from jdred.config import MAX_CHUNKS, MAX_PAYLOAD_BYTES, NUM_LEVELS
 from jdred.rdovae.tables import CodingTables
 
-LIBOPUS_VERSION = 12
-"""Of libopus 1.6."""
-VERSION = 0
-"""0 .. 7; changes with the network or its tables."""
-_CHUNK_BITS = 5
 _CAPACITY = MAX_PAYLOAD_BYTES - 1
 # The tables are arguments, not constants: XLA would copy constants into its loops and not make one kernel of each.
 _write = jax.jit(partial(payload.write, capacity=_CAPACITY))
@@ -34,11 +28,11 @@ class PayloadError(ValueError):
 class PayloadCodec:
     """Writer and reader of the payloads of one set of weights.
 
-    ``libopus=True`` writes and reads what libopus 1.6 does, to the bit; with its tables, that is.
+    With the wire ``LIBOPUS`` and its tables they are those of libopus 1.6, to the bit.
     """
 
-    def __init__(self, tables: CodingTables, *, libopus: bool = False):
-        self.libopus = libopus
+    def __init__(self, tables: CodingTables, wire: Wire = JDRED):
+        self.wire = wire
         self._distributions = jax.device_put(payload.distributions(tables))
         self._latent_dim, self._state_dim = tables.latent_p0.shape[-1], tables.state_p0.shape[-1]
 
@@ -64,7 +58,7 @@ class PayloadCodec:
         written = _write(self._distributions, fields, *values, np.int32(chunks), room)
         if not (length := int(written.length)):
             return b""
-        return bytes([self._version_byte(int(written.chunks))]) + np.asarray(written.data)[:length].tobytes()
+        return bytes([self.wire.version_byte(int(written.chunks))]) + np.asarray(written.data)[:length].tobytes()
 
     def decode(self, data: bytes, frames: int = payload.ALL_FRAMES) -> Payload:
         """What ``encode`` packed, as NumPy arrays; not ``valid`` for other versions and for garbage.
@@ -72,21 +66,11 @@ class PayloadCodec:
         Args:
           frames: how far before the packet (10 ms each) something is missing; older chunks are left alone.
         """
-        announced = self._announced(data[0]) if data else None
+        announced = self.wire.announced(data[0]) if data else None
         octets = np.frombuffer(data if announced is not None else b"", np.uint8)[1 : 1 + _CAPACITY]
         padded = np.pad(octets, (0, _CAPACITY - len(octets)))
         got = _read(self._distributions, padded, np.int32(len(octets)), np.int32(announced or 0), np.int32(frames))
         return jax.tree.map(np.asarray, got)
-
-    def _version_byte(self, chunks: int) -> int:
-        return LIBOPUS_VERSION if self.libopus else VERSION << _CHUNK_BITS | chunks - 1
-
-    def _announced(self, version_byte: int) -> int | None:
-        """The number of chunks that the version byte announces, 0 if it does not tell; None for other versions."""
-        if self.libopus:
-            return 0 if version_byte == LIBOPUS_VERSION else None
-        version, chunks = divmod(version_byte, 1 << _CHUNK_BITS)
-        return chunks + 1 if version == VERSION and chunks < MAX_CHUNKS else None
 
     def _check(self, header: Header, state: np.ndarray, latents: np.ndarray, chunks: int) -> None:
         top = NUM_LEVELS - 1

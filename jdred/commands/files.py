@@ -101,12 +101,11 @@ def decode(args: Decode) -> None:
 def inspect(args: Inspect) -> None:
     """``jdred inspect``."""
     from jdred import load
-    from jdred.bitstream.codec import PayloadCodec
     from jdred.link.files import read_opus
     from jdred.link.inspect import inspect_all, totals
 
     opus = read_opus(args.file)
-    infos = list(inspect_all(opus.packets, PayloadCodec(load(args.models).tables)))
+    infos = list(inspect_all(opus.packets, load(args.models).payloads))
     if args.json:
         found = {"file": str(args.file), "head": opus.head._asdict(), "totals": totals(infos)}
         print(json.dumps(found | {"packets": [info.as_dict() for info in infos]}, indent=2, allow_nan=False))

@@ -84,7 +84,7 @@ def inspect(packet: bytes, payloads: PayloadCodec, number: int = 0, time_ms: flo
         return PacketInfo(number, time_ms, False, len(packet), 0, "", "", 0, 0, 0.0, 0.0, False, 0, (), None, False)
     duration = len(parts.frames) * opus_packet.frame_ms(parts.toc)
     mode, bandwidth = opus_packet.mode_and_bandwidth(parts.toc)
-    data = find_redundancy(packet)
+    data = find_redundancy(packet, payloads.wire)
     told = None if data is None else redundancy_info(data, payloads)
     return PacketInfo(
         number=number,

@@ -47,7 +47,7 @@ class _Notes(Receiver):
         super().__init__(models, config)
         self.slots: list[np.ndarray | _Gap] = []
         self.sources: list[Source] = []
-        self._count = Concealer(models.predictor, models.vocoder).conceal_rows
+        self._count = models.concealer.conceal_rows
         self._good, self._conceal = self._note_sound, self._note_gap
 
     def _note_sound(self, state: PyTree, pcm: np.ndarray) -> tuple[PyTree, np.ndarray]:
@@ -101,7 +101,7 @@ def receive_all(
     for arrived in streams:
         notes.append(_Notes(models, config).listen(arrived))
         on_stream()
-    concealer = Concealer(models.predictor, models.vocoder)
+    concealer = models.concealer
     played = np.asarray(_play(concealer, _gather([n.slots for n in notes], concealer), jax.random.key(config.seed)))
     return [
         Heard(played[: len(n.slots), number].reshape(-1), n.sources) for number, n in enumerate(notes)

@@ -64,7 +64,7 @@ class Receiver:
         """Its ``counts`` say what became of the packets that were put."""
         self._opus = codec.Decoder()
         self._reader = RedundancyReader(models)
-        concealer = Concealer(models.predictor, models.vocoder)
+        concealer = models.concealer
         self._good, self._conceal = bind(Concealer.good, concealer), bind(_conceal, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0

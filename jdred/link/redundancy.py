@@ -1,13 +1,14 @@
 """What the redundancy of a packet says of the past: feature rows, and which of them a gap is spoken from."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jdred.bitstream.codec import PayloadCodec
 from jdred.bitstream.payload import Payload
+from jdred.bitstream.wire import JDRED
 from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES, MAX_CHUNKS, NUM_FEATURES
 from jdred.dsp.features import extract
 from jdred.models import Models
@@ -27,12 +28,12 @@ class Described(NamedTuple):
     """Frame of row 0, counted from the packet's first frame; negative behind skipped silence."""
 
 
-def describe(rdovae: RDOVAE, payload: Payload) -> Described:
+def describe(rdovae: RDOVAE, payload: Payload, centre: int = JDRED.centre) -> Described:
     """Decode a payload, newest chunk to oldest; its cost is in proportion to the chunks that were read."""
     rows = rdovae.reconstruct_newest(payload.latents, payload.state, payload.levels, payload.chunks)
     count = jnp.where(payload.valid, CHUNK_FRAMES * payload.chunks, 0)
-    # Row 0 ends 2.5 ms * offset after the packet begins, and is centred 5 ms before that.
-    return Described(rows, count, (payload.header.offset - 2) // 4)
+    # The edge is 2.5 ms * offset after the packet begins; row 0 is centred 2.5 ms * centre before that.
+    return Described(rows, count, (payload.header.offset - centre) // 4)
 
 
 def gap_rows(
@@ -62,13 +63,13 @@ class RedundancyReader:
     def __init__(self, models: Models):
         self.unreadable = 0
         """Payloads that could not be read; they count as none."""
-        self._payload = PayloadCodec(models.tables)
-        self._describe = bind(describe, models.rdovae)
+        self._payload = models.payloads
+        self._describe = bind(partial(describe, centre=models.wire.centre), models.rdovae)
         self._last: tuple[bytes, int, Described] | None = None
 
     def carries(self, packet: bytes) -> bool:
         """Whether there is a payload at all, readable or not."""
-        return find_redundancy(packet) is not None
+        return find_redundancy(packet, self._payload.wire) is not None
 
     def read(self, packet: bytes, frames: int) -> Described:
         """What a packet says of the ``frames`` (10 ms each) before it.
@@ -80,7 +81,7 @@ class RedundancyReader:
         return self._last[2]
 
     def _read(self, packet: bytes, frames: int) -> Described:
-        data = find_redundancy(packet)
+        data = find_redundancy(packet, self._payload.wire)
         if data is None:
             return NOTHING
         payload = self._payload.decode(data, frames)

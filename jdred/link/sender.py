@@ -2,7 +2,7 @@
 
 The redundancy describes what the receiver's Opus decoder would have played, so its analysis runs behind the input by
 the codec's delay and rows fall on packet boundaries of the decoded sound: the payload of packet n holds rows up to
-2 n + 1, whose centre lies 10 ms after the packet's first sample.
+2 n + 1, whose centre lies 10 ms after the packet's first sample. libopus's rows fall in between (``bitstream.wire``).
 """
 
 from functools import partial
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jdred.bitstream import activity
-from jdred.bitstream.codec import PayloadCodec
 from jdred.bitstream.payload import Header, level_schedule
+from jdred.bitstream.wire import JDRED
 from jdred.config import (
     CHUNK_FRAMES,
     CHUNK_PACKETS,
@@ -26,7 +26,7 @@ from jdred.config import (
     PACKET_SAMPLES,
     SenderConfig,
 )
-from jdred.dsp.features import EXTRACTOR, FeatureState
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor, FeatureState
 from jdred.models import Models
 from jdred.opus import codec
 from jdred.opus.marker import attach_redundancy
@@ -34,8 +34,6 @@ from jdred.rdovae import RDOVAE
 from jdred.rdovae.encoder import EncoderState
 from jdred.streaming import scan
 
-NEWEST_OFFSET = 6
-"""The newest row ends 15 ms (6 x 2.5 ms) after the start of its packet."""
 CHUNK_MS = 10 * CHUNK_FRAMES
 
 
@@ -63,12 +61,12 @@ class Redundancy(NamedTuple):
     """0: nothing to send."""
 
 
-def init_state(rdovae: RDOVAE) -> SenderState:
+def init_state(rdovae: RDOVAE, extractor: FeatureExtractor = EXTRACTOR) -> SenderState:
     """A stream that has sent nothing."""
     encoder = rdovae.encoder.init_state()
     zero = jnp.zeros((), jnp.int32)
     return SenderState(
-        features=EXTRACTOR.init_state(),
+        features=extractor.init_state(),
         encoder=encoder,
         latents=jnp.zeros((HISTORY_LATENTS, rdovae.config.latent_dim)),
         states=jnp.zeros((HISTORY_LATENTS, rdovae.config.state_dim)),
@@ -79,10 +77,18 @@ def init_state(rdovae: RDOVAE) -> SenderState:
 
 
 def step(
-    rdovae: RDOVAE, config: SenderConfig, state: SenderState, pcm: Float[Array, "320"]
+    rdovae: RDOVAE,
+    config: SenderConfig,
+    state: SenderState,
+    pcm: Float[Array, "320"],
+    extractor: FeatureExtractor = EXTRACTOR,
+    newest_offset: int = JDRED.newest_offset,
 ) -> tuple[SenderState, Redundancy]:
-    """Describe one more packet and plan its redundancy. Constant work, whatever the duration."""
-    features, rows = scan(EXTRACTOR, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
+    """Describe one more packet and plan its redundancy. Constant work, whatever the duration.
+
+    ``newest_offset`` is the wire's.
+    """
+    features, rows = scan(extractor, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
     encoder, encoded = rdovae.encoder.step(state.encoder, rows.reshape(-1))
     active = _push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > config.activity_dbfs)
     state = SenderState(
@@ -98,7 +104,7 @@ def step(
         jnp.repeat(active, activity.FLAGS_PER_PACKET),
         state.filled,
         jnp.asarray(config.dred_duration_ms // CHUNK_MS),
-        jnp.asarray(NEWEST_OFFSET),
+        jnp.asarray(newest_offset),
         previously_skipped=state.skipped,
     )
     return state._replace(skipped=plan.skipped), quantize(rdovae, config, state, plan)
@@ -117,7 +123,7 @@ def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: act
     return Redundancy(Header(level, slope, top, plan.offset.astype(jnp.int32)), coded, latents, plan.chunks)
 
 
-_step = jax.jit(step, static_argnums=1)
+_step = jax.jit(step, static_argnums=1, static_argnames="newest_offset")
 
 
 class Sender:
@@ -134,10 +140,12 @@ class Sender:
         )
         self.delay_samples = self._opus.lookahead
         """By so much decoded sound comes late."""
-        self._late = np.zeros(self.delay_samples, np.float32)
-        self._payload = PayloadCodec(models.tables)
-        self._step = partial(_step, models.rdovae, config)
-        self._state = init_state(models.rdovae)
+        behind = models.wire.delay_samples
+        self._late = np.zeros(self.delay_samples if behind is None else behind, np.float32)
+        self._payload = models.payloads
+        options = {"extractor": models.extractor, "newest_offset": models.wire.newest_offset}
+        self._step = partial(_step, models.rdovae, config, **options)
+        self._state = init_state(models.rdovae, models.extractor)
 
     def send(self, pcm: Float[np.ndarray, "320"]) -> bytes:
         """Encode 20 ms of mono PCM in [-1, 1] at 16 kHz.
@@ -158,4 +166,4 @@ class Sender:
         if chunks == 0:
             return packet
         data = self._payload.encode(redundancy.header, redundancy.state, redundancy.latents, chunks)
-        return attach_redundancy(packet, data) if data else packet
+        return attach_redundancy(packet, data, self._payload.wire) if data else packet

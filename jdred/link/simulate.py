@@ -21,11 +21,11 @@ from jdred.config import (
     ReceiverConfig,
     SenderConfig,
 )
-from jdred.dsp.features import extract
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
 from jdred.link.redundancy import Described, gap_rows
 from jdred.link.sender import CHUNK_MS
 from jdred.models import Models
-from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerInput
+from jdred.plc.concealer import SPOKEN_ROWS, ConcealerInput
 from jdred.rdovae import RDOVAE, DecoderInput
 from jdred.rdovae.quantizer import compress, dequantize, pvq, round_straight_through
 
@@ -59,10 +59,10 @@ def simulate(
       received: what the speech codec makes of ``pcm``; itself by default.
     """
     packets = lost.shape[0]
-    described = redundancy(models.rdovae, pcm, sender)
+    described = redundancy(models.rdovae, pcm, sender, models.extractor)
     carrier, distance = carriers(lost, -(-receiver.playout_delay_ms // 20))
     use = (distance > 0) & receiver.use_dred
-    concealer = Concealer(models.predictor, models.vocoder)
+    concealer = models.concealer
 
     def rows_of(carrier: Array, distance: Array, use: Array):
         rows, known = gap_rows(
@@ -79,12 +79,14 @@ def simulate(
     return Simulated(played.reshape(-1), source)
 
 
-def redundancy(rdovae: RDOVAE, pcm: Float[Array, "samples"], config: SenderConfig) -> Described:
+def redundancy(
+    rdovae: RDOVAE, pcm: Float[Array, "samples"], config: SenderConfig, extractor: FeatureExtractor = EXTRACTOR
+) -> Described:
     """What every packet's redundancy says, all packets at once; quantised with a straight-through gradient.
 
     Leaves of the result have a leading packet axis. Silence is not left out here.
     """
-    rows = extract(pcm)
+    rows = extract(pcm, extractor)
     _, encoded = rdovae.encoder.scan(rdovae.encoder.init_state(), rows.reshape(-1, PACKET_FRAMES * rows.shape[-1]))
     packets = encoded.latent.shape[0]
     levels = level_schedule(*(jnp.asarray(v) for v in (config.level, config.slope, config.max_level)))
