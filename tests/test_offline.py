@@ -26,16 +26,20 @@ def streams(models):
     ]
 
 
-@pytest.mark.parametrize("config", [ReceiverConfig(seed=3), ReceiverConfig(playout_delay_ms=60, use_lbrr=False)])
+@pytest.mark.parametrize(
+    "config",
+    [ReceiverConfig(seed=3), ReceiverConfig(playout_delay_ms=60, use_lbrr=False), ReceiverConfig(offline=True)],
+)
 def test_side_by_side_is_as_alone(models, streams, config):
     for arrived, heard in zip(streams, receive_all(models, streams, config), strict=True):
         alone = Receiver(models, config)
         pcm, sources = [], []
-        for turn in range(len(arrived) + alone.delay_packets):
-            played = alone.push(arrived[turn]) if turn < len(arrived) else alone.drain() if alone.waiting else []
-            if len(played):
-                pcm.append(played)
-                sources.append(alone.last_source)
+        for packet in arrived:
+            pcm.append(alone.push(packet))
+            sources += alone.last_sources
+        while alone.waiting:
+            pcm.append(alone.drain())
+            sources += alone.last_sources
         assert heard.sources == sources
         np.testing.assert_allclose(heard.pcm, np.concatenate(pcm), atol=2e-4)
         assert heard.pcm.shape == (len(arrived) * PACKET_SAMPLES,)

@@ -62,11 +62,11 @@ class _Notes(Receiver):
     def listen(self, arrived: Sequence[bytes | None]) -> "_Notes":
         """Go through a whole stream."""
         for packet in arrived:
-            if len(self.push(packet)):
-                self.sources.append(self.last_source)
+            self.push(packet)
+            self.sources += self.last_sources
         while self.waiting:
             self.drain()
-            self.sources.append(self.last_source)
+            self.sources += self.last_sources
         return self
 
 

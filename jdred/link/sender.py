@@ -5,6 +5,7 @@ the codec's delay and rows fall on packet boundaries of the decoded sound: the p
 2 n + 1, whose centre lies 10 ms after the packet's first sample. libopus's rows fall in between (``bitstream.wire``).
 """
 
+from dataclasses import fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -123,6 +124,14 @@ def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: act
     return Redundancy(Header(level, slope, top, plan.offset.astype(jnp.int32)), coded, latents, plan.chunks)
 
 
+def _of_redundancy(config: SenderConfig) -> SenderConfig:
+    """A configuration with the defaults in all that Opus alone heeds, so that its bit rates compile nothing anew."""
+    default = SenderConfig()
+    ours = {"dred_duration_ms", "level", "slope", "max_level", "activity_dbfs"}
+    others = {field.name: getattr(default, field.name) for field in fields(config) if field.name not in ours}
+    return replace(config, **others)
+
+
 _step = jax.jit(step, static_argnums=1, static_argnames="newest_offset")
 
 
@@ -144,7 +153,7 @@ class Sender:
         self._late = np.zeros(self.delay_samples if behind is None else behind, np.float32)
         self._payload = models.payloads
         options = {"extractor": models.extractor, "newest_offset": models.wire.newest_offset}
-        self._step = partial(_step, models.rdovae, config, **options)
+        self._step = partial(_step, models.rdovae, _of_redundancy(config), **options)
         self._state = init_state(models.rdovae, models.extractor)
 
     def send(self, pcm: Float[np.ndarray, "320"]) -> bytes:
