@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from jdred.config import TrainConfig
+from jdred.config import FARGANConfig, TrainConfig
 from jdred.training.run import train
 from jdred.training.student import StudentSettings
 
@@ -16,8 +16,11 @@ from jdred.training.student import StudentSettings
 class Options(TrainConfig):
     teacher: str
     """Weights of the teacher, a shipped name or a path."""
+    half: bool = False
+    """A student of less than half the teacher's size."""
 
 
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
-    print(train("student", options, StudentSettings(teacher=options.teacher)))
+    model = FARGANConfig.half() if options.half else FARGANConfig()
+    print(train("student", options, StudentSettings(model=model, teacher=options.teacher)))

@@ -141,9 +141,18 @@ def test_the_way_of_the_teacher_is_what_it_says_freely(model, batch):
         np.testing.assert_array_equal(before[1:], after[:-1])
 
 
-def test_a_teacher_of_other_sizes_is_refused(model, tmp_path):
+def test_a_student_of_other_sizes_hears_what_the_teacher_said(model, batch):
+    half = FARGAN(replace(SMALL, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
+    compiled = jax.jit(lambda student: jax.value_and_grad(imitation, has_aux=True)(student, model, batch, 0.1))
+    (error, figures), gradient = compiled(half)
+    assert sorted(figures) == ["samples", "spectral"]
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    (better, _), _ = compiled(jax.tree.map(lambda a, g: a - 1e-3 * g / jnp.linalg.norm(g), half, gradient))
+    assert better < error
+
+
+def test_a_teacher_has_to_be_a_fargan(model, tmp_path):
     weights.write(tmp_path / "teacher.npz", weights.flatten(model), {"kind": "fargan", "model": asdict(SMALL)})
-    settings = StudentSettings(model=SMALL, teacher=str(tmp_path / "teacher.npz"))
-    assert StudentTask(None, None, settings).teacher.config == SMALL
-    with pytest.raises(ValueError, match="teacher of the student's sizes"):
-        _ = StudentTask(None, None, replace(settings, model=FARGANConfig())).teacher
+    assert StudentTask(None, None, StudentSettings(teacher=str(tmp_path / "teacher.npz"))).teacher.config == SMALL
+    with pytest.raises(ValueError, match="expected a FARGAN as teacher, found LPCNetVoice in lpcnet"):
+        _ = StudentTask(None, None, StudentSettings(teacher="lpcnet")).teacher

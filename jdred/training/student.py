@@ -1,8 +1,9 @@
-"""Training FARGAN on what another FARGAN says: the student stands where the teacher stood, and takes one step.
+"""Training FARGAN on what another FARGAN says.
 
-The teacher speaks freely. Before each 2.5 ms step its memory and its GRU states are given to the student, who has to
-say the teacher's next 40 samples and arrive at the teacher's next states. All steps of a batch are independent, so the
-student learns in a few large products, without back-propagation through time.
+The teacher speaks freely. A student of its sizes is put where the teacher stands before each 2.5 ms step, with its
+memory and its GRU states; it has to say the teacher's next 40 samples and arrive at the teacher's next states. All
+steps of a batch are then independent, a few large products without back-propagation through time. A student of other
+sizes keeps GRU states of its own; it hears what the teacher has said so far, and has to say what comes next.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdred.models import load_vocoder
 from jdred.training.fargan import FORCED_SAMPLES, FARGANSettings, FARGANTask, beginning, spectral_error
-from jdred.vocoder.fargan import FARGAN, SubframeState, by_subframe
+from jdred.vocoder.fargan import FARGAN, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
 
 
 class Followed(NamedTuple):
@@ -44,23 +45,32 @@ def follow(teacher: FARGAN, batch: dict[str, Array]) -> Followed:
 
 
 def imitation(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_floor: float):
-    """Errors of the student's steps from where the teacher stands: their sum, and each as a figure.
+    """Errors of the student's steps behind the teacher: their sum, and each as a figure.
 
     ``samples``: relative to the teacher's gain. ``spectral``: of all that was said, strung together. ``states``:
-    relative to the size of the teacher's.
+    relative to the size of the teacher's; none for a student of other sizes.
     """
     way = jax.lax.stop_gradient(follow(teacher, batch))
     _, state, condition, periods = beginning(student, batch)
     xs = by_subframe(condition, periods, jnp.zeros((*condition.shape[1:2], 0)))
-    inputs = student.subframe.hear(way.before.memory, xs).inputs
-    inputs = jnp.concatenate([state.inputs[None], inputs[:-1]])
-    after, said = student.subframe.step(SubframeState(way.before.memory, inputs, way.before.h), xs)
-    figures = {
-        "samples": jnp.mean(jnp.abs(said - way.said) / (way.gain + 1e-4)),
-        "spectral": spectral_error(strung(way.said), strung(said), quiet_floor),
-        "states": sum(map(relative_error, way.after, after.h)) / len(way.after),
-    }
+    figures = {}
+    if student.config == teacher.config:
+        after, said = _step_from(student, way.before, state.inputs, xs)
+        figures["states"] = sum(map(relative_error, way.after, after.h)) / len(way.after)
+    else:
+        remembered = jnp.concatenate([way.before.memory[1:, :, -SUBFRAME_SAMPLES:], way.said[-1:]])
+        xs = xs._replace(truth=remembered, known=jnp.ones(xs.known.shape, bool))
+        _, said = jax.lax.scan(student.subframe.step, state, xs)
+    figures["samples"] = jnp.mean(jnp.abs(said - way.said) / (way.gain + 1e-4))
+    figures["spectral"] = spectral_error(strung(way.said), strung(said), quiet_floor)
     return sum(figures.values()), figures
+
+
+def _step_from(student: FARGAN, before: SubframeState, first_inputs: Array, xs: SubframeInput):
+    """One step from each of the teacher's states; the inputs that a step remembers are the student's own."""
+    inputs = student.subframe.hear(before.memory, xs).inputs
+    inputs = jnp.concatenate([first_inputs[None], inputs[:-1]])
+    return student.subframe.step(SubframeState(before.memory, inputs, before.h), xs)
 
 
 def strung(said: Float[Array, "steps batch 40"]) -> Float[Array, "batch samples"]:
@@ -76,7 +86,7 @@ def relative_error(true: Float[Array, "..."], own: Float[Array, "..."]) -> Float
 @dataclass(frozen=True)
 class StudentSettings(FARGANSettings):
     teacher: str = ""
-    """Weights of the FARGAN to learn from, of the same widths: a shipped name or a path."""
+    """Weights of the FARGAN to learn from: a shipped name or a path."""
     batch: int = 64
 
 
@@ -91,15 +101,13 @@ class StudentTask(FARGANTask):
     def teacher(self) -> FARGAN:
         """
         Raises:
-          CheckpointError: no such weights, or not a FARGAN.
-          ValueError: its widths are not the student's.
+          CheckpointError: no such weights.
+          ValueError: not a FARGAN.
         """
         with jax.ensure_compile_time_eval():  # first asked for inside a trace, kept beyond it
             teacher = load_vocoder(self.settings.teacher)
-        if teacher.config != self.settings.model:
-            raise ValueError(
-                f"expected a teacher of the student's sizes, {self.settings.model}, found {teacher.config}"
-            )
+        if not isinstance(teacher, FARGAN):
+            raise ValueError(f"expected a FARGAN as teacher, found {type(teacher).__name__} in {self.settings.teacher}")
         return teacher
 
     def config(self) -> dict[str, Any]:
