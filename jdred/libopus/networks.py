@@ -31,6 +31,8 @@ Layers = Mapping[str, Linear]
 class Network:
     """One of libopus 1.6's networks as a preset of a module of ours."""
 
+    kind: str
+    """Of its weight files."""
     build: Callable[..., nnx.Module]
     config: Any
     places: tuple[Place, ...]
@@ -44,11 +46,18 @@ class Network:
         return {name: tuple(leaf.shape) for name, leaf in weights.flatten(self.template()).items()}
 
 
-FARGAN_1_6 = Network(FARGAN, FARGANConfig(), places.FARGAN)
-PREDICTOR_1_6 = Network(Predictor, PredictorConfig(), places.PREDICTOR)
-PITCH_1_6 = Network(PitchNetwork, PitchNetworkConfig(), places.PITCH)
-RDOVAE_1_6 = Network(RDOVAE, RDOVAEConfig(latent_dim=25, state_dim=50, integer_tables=True), places.RDOVAE)
-NETWORKS = (PITCH_1_6, FARGAN_1_6, PREDICTOR_1_6, RDOVAE_1_6)
+def rdovae_network(latent_dim: int, state_dim: int) -> Network:
+    """The RDO-VAE of libopus 1.6 with other sizes of latent and state, which a build of libopus could have."""
+    config = RDOVAEConfig(latent_dim=latent_dim, state_dim=state_dim, integer_tables=True)
+    return Network("rdovae", RDOVAE, config, places.RDOVAE)
+
+
+FARGAN_1_6 = Network("fargan", FARGAN, FARGANConfig(), places.FARGAN)
+PREDICTOR_1_6 = Network("plc", Predictor, PredictorConfig(), places.PREDICTOR)
+PITCH_1_6 = Network("pitch", PitchNetwork, PitchNetworkConfig(), places.PITCH)
+RDOVAE_1_6 = rdovae_network(25, 50)
+WITHOUT_TABLES = (PITCH_1_6, FARGAN_1_6, PREDICTOR_1_6)
+NETWORKS = (*WITHOUT_TABLES, RDOVAE_1_6)
 """In the order of libopus's weights file."""
 
 
@@ -82,7 +91,8 @@ def pitch_network(layers: Layers) -> PitchNetwork:
 def rdovae(layers: Layers, latent: QuantizerTables, state: QuantizerTables) -> tuple[RDOVAE, CodingTables]:
     """Encoder, decoder and quantisers, and the coding tables of its payloads. Raises ``LibopusError``."""
     raw = {"latent_quantizer/raw": raw_parameters(latent), "state_quantizer/raw": raw_parameters(state)}
-    return _build(RDOVAE_1_6, layers, raw), CodingTables(latent.p0, latent.r, state.p0, state.r)
+    network = rdovae_network(latent.scale.shape[1], state.scale.shape[1])
+    return _build(network, layers, raw), CodingTables(latent.p0, latent.r, state.p0, state.r)
 
 
 def _build(network: Network, layers: Layers, arrays: Mapping[str, np.ndarray] | None = None) -> Any:
@@ -147,3 +157,15 @@ def store_module(module: nnx.Module, network: Network) -> dict[str, np.ndarray]:
     for place in network.places:
         stored |= storage.store(_theirs(place, arrays), place)
     return stored
+
+
+def rounding_loss(module: nnx.Module, network: Network, stored: Arrays) -> float:
+    """Relative RMS error of a module's weights after ``store_module``."""
+    shapes = {name: tuple(leaf.shape) for name, leaf in weights.flatten(module).items()}
+    error = total = 0.0
+    for place in network.places:
+        if place.storage != "float":
+            kernel = np.asarray(weights.flatten(module)[place.kernel], np.float64)
+            rounded = storage.load(stored, place, *shapes[place.kernel]).W.T
+            error, total = error + np.sum((rounded - kernel) ** 2), total + np.sum(kernel**2)
+    return float(np.sqrt(error / total))

@@ -31,12 +31,7 @@ _C_TYPES = {
 }
 _C_ARRAY = re.compile(r"\bconst\s+(\w+)\s+(\w+)\s*((?:\[[^\]]*\]\s*)+)=\s*\{(.*?)\}\s*;", re.DOTALL)
 _C_VERSION = re.compile(r"#define\s+DRED_EXPERIMENTAL_VERSION\s+(\d+)")
-_QUANTIZER_FIELDS = ("quant_scales_q8", "dead_zone_q8", "r_q8", "p0_q8")
-
-
-def quantizer_name(part: str, field: str) -> str:
-    """The C array of a quantiser's table; ``part`` is latent or state."""
-    return f"dred_{part}_{field}"
+_TABLE = re.compile(r"(?P<part>latent|state)/(?P<field>quant_scales_q8|dead_zone_q8|r_q8|p0_q8)$")
 
 
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
@@ -108,15 +103,14 @@ def parse_c(text: str) -> dict[str, np.ndarray]:
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
     """Keys ``model/layer/field``, quantiser tables ``.../latent/quant_scales_q8`` and so on."""
-    names = {"weights_float": "weight_float"}
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as file:
         for key in file.files:
-            *_, layer, field = ["", *key.split("/")]
-            if field in _QUANTIZER_FIELDS:
-                arrays[quantizer_name(layer, field)] = file[key]
-            else:
-                field = names.get(field, field) if layer.startswith("conv2d") else field
+            if table := _TABLE.search(key):
+                arrays[f"dred_{table['part']}_{table['field']}"] = file[key]
+            elif key.count("/") == 2:
+                _, layer, field = key.split("/")
+                field = "weight_float" if layer.startswith("conv2d") and field == "weights_float" else field
                 arrays[f"{layer}_{field}"] = file[key]
     return arrays
 
