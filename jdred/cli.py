@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
-from jdred.commands import files
+from jdred.commands import files, libopus
 from jdred.config import ReceiverConfig, SenderConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ RUN: dict[type, Callable[[Any], int | None]] = {
     Prepare: prepare,
     Train: train,
     **files.RUN,
+    **libopus.RUN,
 }
 Corpus = (
     Annotated[Fetch, subcommand("fetch")]
@@ -247,6 +248,8 @@ Command = (
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Corpus, subcommand("corpus", description="Speech to train on: fetch, build, prepare.")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[libopus.ImportLibopus, subcommand("import-libopus")]
+    | Annotated[libopus.ExportLibopus, subcommand("export-libopus")]
 )
 
 
