@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
-from jdred.commands import files, libopus
+from jdred.commands import files, libopus, network
 from jdred.config import ReceiverConfig, SenderConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ RUN: dict[type, Callable[[Any], int | None]] = {
     Train: train,
     **files.RUN,
     **libopus.RUN,
+    **network.RUN,
 }
 Corpus = (
     Annotated[Fetch, subcommand("fetch")]
@@ -245,6 +246,9 @@ Command = (
     | Annotated[files.Encode, subcommand("encode")]
     | Annotated[files.Decode, subcommand("decode")]
     | Annotated[files.Inspect, subcommand("inspect")]
+    | Annotated[network.Send, subcommand("send")]
+    | Annotated[network.Receive, subcommand("receive")]
+    | Annotated[network.Proxy, subcommand("proxy")]
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Corpus, subcommand("corpus", description="Speech to train on: fetch, build, prepare.")]
     | Annotated[Train, subcommand("train")]

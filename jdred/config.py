@@ -182,6 +182,35 @@ class ReceiverConfig:
         _check_range("playout_delay_ms", self.playout_delay_ms, 0, 60_000)
 
 
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a network does to packets."""
+
+    loss: float = 0.0
+    """Fraction of packets lost, 0 .. 1."""
+    burst_ms: float = 0.0
+    """Mean length of a gap; 0: every packet is lost on its own."""
+    max_burst_ms: float = 0.0
+    """Longest gap; 0: no bound."""
+    delay_ms: float = 0.0
+    """Of every packet."""
+    jitter_ms: float = 0.0
+    """Largest further delay, evenly drawn for each packet; above 20 it changes their order."""
+    reorder: float = 0.0
+    """Share of packets held back by ``reorder_ms``, 0 .. 1."""
+    reorder_ms: float = 50.0
+    duplicate: float = 0.0
+    """Share of packets that arrive twice, 0 .. 1."""
+    seed: int = 0
+
+    def __post_init__(self):
+        """Raises ``ValueError`` for settings out of range."""
+        for name in ("loss", "reorder", "duplicate"):
+            _check_range(name, getattr(self, name), 0, 1)
+        for name in ("delay_ms", "jitter_ms", "reorder_ms", "burst_ms", "max_burst_ms"):
+            _check_range(name, getattr(self, name), 0, 60_000)
+
+
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} must be {low} .. {high}, found {value}")

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -27,6 +27,37 @@ def counter(label: str, total: int, done: int = 0, line_seconds: float = 10.0) -
     """The same for work that calls back: a function to call after each of ``total`` steps."""
     with (_bar if sys.stderr.isatty() else _lines)(label, total, done, line_seconds) as advance:
         yield advance
+
+
+@contextmanager
+def board(label: str, line_seconds: float = 10.0) -> Iterator[Callable[[Callable[[], dict[str, str]]], None]]:
+    """Figures of something that runs on: a table that is rewritten on a terminal, a plain line now and then elsewhere.
+
+    Yields a function that may be called as often as one likes: it asks for the figures only when they are to be shown.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    terminal = sys.stderr.isatty()
+    live = Live(console=Console(stderr=True), auto_refresh=False) if terminal else nullcontext()
+    interval, last = 0.25 if terminal else line_seconds, time.monotonic()
+    with live:
+
+        def show(figures: Callable[[], dict[str, str]]) -> None:
+            nonlocal last
+            if time.monotonic() - last < interval:
+                return
+            last = time.monotonic()
+            if terminal:
+                table = Table(label, "", box=None, header_style="bold")
+                for name, value in figures().items():
+                    table.add_row(name, value)
+                live.update(table, refresh=True)
+            else:
+                print(f"{label}: " + "  ".join(f"{k} {v}" for k, v in figures().items()), file=sys.stderr, flush=True)
+
+        yield show
 
 
 @contextmanager

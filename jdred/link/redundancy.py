@@ -1,6 +1,5 @@
 """What the redundancy of a packet says of the past: feature rows, and which of them a gap is spoken from."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ class Described(NamedTuple):
     """Frame of row 0, counted from the packet's first frame; negative behind skipped silence."""
 
 
-def describe(rdovae: RDOVAE, payload: Payload, centre: int = JDRED.centre) -> Described:
+def describe(rdovae: RDOVAE, payload: Payload, centre: Int[Array, ""] | int = JDRED.centre) -> Described:
     """Decode a payload, newest chunk to oldest; its cost is in proportion to the chunks that were read."""
     rows = rdovae.reconstruct_newest(payload.latents, payload.state, payload.levels, payload.chunks)
     count = jnp.where(payload.valid, CHUNK_FRAMES * payload.chunks, 0)
@@ -64,7 +63,7 @@ class RedundancyReader:
         self.unreadable = 0
         """Payloads that could not be read; they count as none."""
         self._payload = models.payloads
-        self._describe = bind(partial(describe, centre=models.wire.centre), models.rdovae)
+        self._describe, self._centre = bind(describe, models.rdovae), np.int32(models.wire.centre)
         self._last: tuple[bytes, int, Described] | None = None
 
     def carries(self, packet: bytes) -> bool:
@@ -86,6 +85,6 @@ class RedundancyReader:
             return NOTHING
         payload = self._payload.decode(data, frames)
         if payload.valid:
-            return self._describe(payload)
+            return self._describe(payload, self._centre)
         self.unreadable += 1
         return NOTHING
