@@ -38,7 +38,7 @@ class Options:
     """Folder of loss traces ``<clip>_<kind>.txt``, one digit a packet, 1 = lost."""
     out: Path
     peer: Path | None = None
-    """Means of another codec on the same clips and traces: columns ``trace``, ``config``, ``plcmos``, ..."""
+    """Another codec's figures on the same clips and traces, means or by clip: ``trace``, ``config``, ``plcmos``, ..."""
     only: tuple[str, ...] = ()
     """Names or patterns of the clips to take; all by default."""
     kinds: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def main(options: Options) -> None:
             rows += trials.measure(stage, heard, {}, staff)
             done += [trial for trial in heard if trial.clip in list(clips)[: options.keep]]
     means = trials.summarise(rows, reference="opus_plc")
-    peer = {} if options.peer is None else trials.read_peer(options.peer, PEER)
+    peer = {} if options.peer is None else trials.like_ours(trials.read_peer(options.peer, clips), PEER)
     with written_whole(options.out) as folder:
         tables.write_csv(folder / "concealment.csv", rows)
         tables.write_csv(folder / "concealment_means.csv", means)

@@ -100,12 +100,17 @@ def test_means_pair_clips_of_one_kind():
 
 
 def test_the_peer_stands_beside_the_configuration_it_is_like(tmp_path):
-    (tmp_path / "peer.csv").write_text(
-        "clip_set,trace,config,realised_loss,estoi,se_estoi_vs_x\nall,x,deep24,0.2,0.8,0.1\nlt,x,deep24,0.2,0.7,0.1\n"
+    (tmp_path / "means.csv").write_text(
+        "clip_set,trace,config,realised_loss,estoi,wer\nall,x,deep24,0.2,0.8,0.1\nlt,x,deep24,0.2,0.7,\n"
     )
-    peer = trials.read_peer(tmp_path / "peer.csv", {"neural_plc": "deep24", "dred": "dred40"})
+    (tmp_path / "clips.csv").write_text(
+        "clip,trace,config,lossrate,estoi,words,word_edits\n"
+        "a,x,deep24,0.2,0.5,10,1\nb,x,deep24,0.3,0.6,10,3\nc,x,deep24,0.2,0.9,,\n"
+    )
     ours = [{"kind": "x", "config": config, "estoi": 0.9} for config in ("neural_plc", "dred")]
-    rows = trials.beside(ours, peer)
-    assert [row["config"] for row in rows] == ["neural_plc", "libopus deep24", "dred"]
-    assert rows[1]["estoi"] == "0.8"
-    assert "se_estoi_vs_x" not in rows[1]
+    for file, figures in {"means": (0.8, 0.2, 0.1), "clips": (0.55, 0.25, 0.2)}.items():
+        peer = trials.read_peer(tmp_path / f"{file}.csv", ["a", "b"])
+        alike = trials.like_ours(peer, {"neural_plc": "deep24", "dred": "dred40"})
+        rows = trials.beside(ours, alike)
+        assert [row["config"] for row in rows] == ["neural_plc", "libopus deep24", "dred"]
+        assert tuple(rows[1][name] for name in ("estoi", "loss", "wer")) == pytest.approx(figures)

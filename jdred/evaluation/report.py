@@ -25,8 +25,10 @@ from jdred.link.receiver import Source
 
 NAMES = {
     "original": ("Original", "what was said; red: packets that will be lost"),
+    "clean": ("Opus, nothing lost", "what the codec alone does"),
     "opus_plc": ("Opus PLC", "stock libopus, no redundancy"),
     "lbrr": ("LBRR", "stock libopus with in-band FEC"),
+    "neural_plc": ("Neural PLC", "no redundancy, our prediction and vocoder"),
     "dred": ("DRED", "neural redundancy, no LBRR"),
     "dred_lbrr": ("DRED + LBRR", "both: LBRR where it reaches, DRED elsewhere"),
 }
@@ -67,6 +69,31 @@ def page(title: str, comparison: Comparison, sender: SenderConfig) -> str:
         bars=_bars(outcomes),
         settings=f"Core of {sender.bitrate_bps / 1000:g} kb/s, redundancy of {sender.dred_duration_ms / 1000:g} s.",
         audio="\n".join(_audio(outcome.pcm) for outcome in outcomes.values()),
+    )
+
+
+def gathered(title: str, pages: dict[str, str], tables: dict[str, str], pictures: dict[str, bytes]) -> str:
+    """Several comparisons in one page, each in a frame of its own, under pictures and tables of figures.
+
+    Args:
+      pages: by the name of the clip, as ``page`` makes them.
+      tables: plain text by heading.
+      pictures: PNG files by heading.
+    """
+    figures = [
+        f'<h2>{escape(name)}</h2><img class="figure" alt="{escape(name)}" src="{_data_uri("image/png", data)}">'
+        for name, data in pictures.items()
+    ]
+    texts = [
+        f'<h2>{escape(name)}</h2><div class="scroll"><pre>{escape(text)}</pre></div>' for name, text in tables.items()
+    ]
+    frames = [
+        f"<details{' open' if number == 0 else ''}><summary>{escape(name)}</summary>"
+        f'<iframe title="{escape(name)}" srcdoc="{escape(content)}"></iframe></details>'
+        for number, (name, content) in enumerate(pages.items())
+    ]
+    return Template(_asset("gathered.html")).substitute(
+        title=escape(title), style=_asset("report.css"), figures="\n".join(figures + texts), clips="\n".join(frames)
     )
 
 

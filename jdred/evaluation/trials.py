@@ -30,6 +30,8 @@ from jdred.models import Models, load
 from jdred.progress import counter, track
 
 NO_LOSS = "none"
+TEXTS = ("clip", "kind", "config", "counting")
+"""Columns of rows that are not numbers."""
 MEASURES = ("plcmos", "pesq_wb", "estoi", "lsd_4_7k5_db")
 
 
@@ -254,7 +256,7 @@ def summarise(rows: Sequence[Row], reference: str) -> list[Row]:
     pairs = dict.fromkeys((row["kind"], row["config"]) for row in rows)
     for kind, config in sorted(pairs, key=lambda pair: kinds.index(pair[0])):
         of = [row for row in rows if (row["kind"], row["config"]) == (kind, config)]
-        names = [name for name in dict.fromkeys(n for row in of for n in row) if name not in ("clip", "kind", "config")]
+        names = [name for name in dict.fromkeys(n for row in of for n in row) if name not in TEXTS]
         mean: Row = {"kind": kind, "config": config, "clips": len(of)}
         mean |= {name: tables.mean(tables.column(of, name)) for name in names if not name.startswith("word")}
         expected = tables.column(of, "words")
@@ -268,16 +270,35 @@ def summarise(rows: Sequence[Row], reference: str) -> list[Row]:
     return means
 
 
-def read_peer(path: Path, theirs: Mapping[str, str]) -> dict[tuple[str, str], Row]:
-    """Another codec's means on the same clips and traces, by kind and our configuration.
+def read_peer(path: Path, clips: Iterable[str]) -> dict[tuple[str, str], Row]:
+    """Another codec's means on the same traces, by kind and its own configuration.
 
     Args:
-      path: CSV with columns ``trace``, ``config``, ``realised_loss`` and the measures; of several ``clip_set`` ``all``.
-      theirs: their configuration that each of ours is put beside.
+      path: CSV with columns ``trace``, ``config`` and the measures: means (of several ``clip_set`` those of ``all``),
+        or a row a ``clip``, of which means over our clips are taken.
     """
-    rows = {(row["trace"], row["config"]): row for row in tables.read_csv(path) if row.get("clip_set", "all") == "all"}
-    kinds = dict.fromkeys(kind for kind, _ in rows)
-    return {(kind, ours): rows[kind, name] for kind in kinds for ours, name in theirs.items() if (kind, name) in rows}
+    rows, wanted = tables.read_csv(path), set(clips)
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.get("clip_set", "all") == "all" and ("clip" not in row or row["clip"] in wanted):
+            found.setdefault((str(row["trace"]), str(row["config"])), []).append(row)
+    return {key: _peer_mean(of) | {"kind": key[0], "config": key[1]} for key, of in found.items()}
+
+
+def _peer_mean(rows: Sequence[Row]) -> Row:
+    loss = "realised_loss" if "realised_loss" in rows[0] else "lossrate"
+    mean: Row = {name: tables.mean(tables.column(rows, name)) for name in (*MEASURES, "total_kbps", "dred_kbps", "wer")}
+    mean |= {"loss": tables.mean(tables.column(rows, loss)), "clips": rows[0].get("clips", len(rows))}
+    errors, words = tables.column(rows, "word_edits"), tables.column(rows, "words")
+    if np.isfinite(errors).any():
+        mean["wer"] = float(np.nansum(errors) / np.nansum(words[np.isfinite(errors)]))
+    return mean
+
+
+def like_ours(peer: Mapping[tuple[str, str], Row], theirs: Mapping[str, str]) -> dict[tuple[str, str], Row]:
+    """The peer's rows by kind and our configuration, where ``theirs`` names the one that each of ours is like."""
+    kinds = dict.fromkeys(kind for kind, _ in peer)
+    return {(kind, ours): peer[kind, name] for kind in kinds for ours, name in theirs.items() if (kind, name) in peer}
 
 
 def beside(means: Sequence[Row], peer: Mapping[tuple[str, str], Row]) -> list[Row]:
@@ -286,6 +307,5 @@ def beside(means: Sequence[Row], peer: Mapping[tuple[str, str], Row]) -> list[Ro
     for row in means:
         rows.append(row)
         if (theirs := peer.get((row["kind"], row["config"]))) is not None:
-            named = {"kind": row["kind"], "config": f"libopus {theirs['config']}", "loss": theirs["realised_loss"]}
-            rows.append({name: cell for name, cell in theirs.items() if not name.startswith("se_")} | named)
+            rows.append(theirs | {"config": f"libopus {theirs['config']}"})
     return rows
