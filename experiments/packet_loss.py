@@ -3,7 +3,8 @@
 ``python experiments/packet_loss.py --clips DIR --traces DIR --out DIR [--peer CSV]`` counts in two ways. The paper's:
 an Opus core of 24 kb/s, LBRR and DRED on top. Equal totals: LBRR and DRED are taken out of the core, so that all take
 what plain Opus takes. Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
-``packet_loss_means.csv``, tables in ``packet_loss.md``, bars (``packet_loss.png``), quality against total rate (``rates.png``), and
+``packet_loss_means.csv``, tables in ``packet_loss.md``, bars (``packet_loss.png``), quality against total rate
+(``rates.png``), and
 ``report.html`` with some clips to hear. Words are counted on English clips where there is a recogniser.
 """
 
