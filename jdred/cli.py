@@ -113,7 +113,7 @@ class Prepare:
 class Train:
     """Train one of the networks; an interrupted run goes on where it was."""
 
-    kind: Positional[Literal["rdovae", "lpcnet", "fargan", "plc"]]
+    kind: Positional[Literal["rdovae", "lpcnet", "fargan", "plc", "lossgen"]]
     config: OmitArgPrefixes[TrainConfig]
 
 

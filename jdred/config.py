@@ -133,6 +133,17 @@ class PredictorConfig:
 
 
 @dataclass(frozen=True)
+class LossGeneratorConfig:
+    """Architecture of the generator of bursty losses; the defaults are the network of libopus."""
+
+    dense: int = 8
+    first_gru: int = 16
+    second_gru: int = 32
+    max_loss: float = 0.6
+    """The largest share of lost packets that it is trained for."""
+
+
+@dataclass(frozen=True)
 class SenderConfig:
     """How a sender splits its bits."""
 
@@ -201,6 +212,8 @@ class NetworkConfig:
     reorder_ms: float = 50.0
     duplicate: float = 0.0
     """Share of packets that arrive twice, 0 .. 1."""
+    learned: bool = False
+    """Losses drawn by the shipped generator, which makes its own bursts."""
     seed: int = 0
 
     def __post_init__(self):
@@ -236,10 +249,10 @@ class FitConfig:
 class TrainConfig:
     """One training run."""
 
-    data: Path
-    """Folder that ``jdred corpus prepare`` wrote: ``validation`` and ``train-0``, ``train-1``, ..."""
     out: Path
     """Folder of this run: checkpoints, logs, the best weights; an interrupted run goes on from there."""
+    data: Path = Path()
+    """Folder that ``jdred corpus prepare`` wrote: ``validation`` and ``train-0``, ``train-1``, ... Losses need none."""
     fit: FitConfig = FitConfig()
     start_from: str | None = None
     """Weights (a shipped name or a .npz path) to start from where ``out`` has no checkpoint; their sizes hold."""

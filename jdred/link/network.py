@@ -5,6 +5,7 @@ from random import Random
 
 from jdred.config import NetworkConfig
 from jdred.link.channel import draw_trace
+from jdred.link.lossgen import draw_learned_trace
 
 _BLOCK = 4096
 """Losses are drawn so many at a time."""
@@ -41,6 +42,9 @@ def losses(config: NetworkConfig) -> Iterator[bool]:
     """Which packets are lost, without an end."""
     seed = config.seed
     while True:
-        trace = draw_trace(_BLOCK, config.loss, config.burst_ms or None, config.max_burst_ms or None, seed=seed)
+        if config.learned:
+            trace = draw_learned_trace(_BLOCK, config.loss, seed)
+        else:
+            trace = draw_trace(_BLOCK, config.loss, config.burst_ms or None, config.max_burst_ms or None, seed=seed)
         yield from trace.astype(bool)
         seed += 1

@@ -15,11 +15,15 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = ("rdovae", "lpcnet", "fargan", "plc")
-"""Of models. FARGAN has a second task, ``student``."""
+"""Of models of speech. FARGAN has a second task, ``student``; ``lossgen`` makes losses, and its own data."""
 
 
 def make_task(kind: str, data: Path, settings: Any = None) -> Task:
     """The task of a model kind, or ``student``, on prepared data; ``settings`` replaces its shipped configuration."""
+    if kind == "lossgen":
+        from jdred.training.lossgen import LossSettings, LossTask
+
+        return LossTask(settings or LossSettings())
     folders = sorted(folder for folder in Path(data).glob("train-*") if (folder / "complete").exists())
     if not folders:
         raise FileNotFoundError(f"no complete train-* folder in {data}: run `jdred corpus prepare` first")
@@ -44,7 +48,7 @@ def make_task(kind: str, data: Path, settings: Any = None) -> Task:
         from jdred.training.plc import PLCSettings, PLCTask
 
         return PLCTask(*parts, settings or PLCSettings())
-    raise ValueError(f"unknown task {kind!r}, expected one of {(*KINDS, 'student')}")
+    raise ValueError(f"unknown task {kind!r}, expected one of {(*KINDS, 'student', 'lossgen')}")
 
 
 def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, float]:
