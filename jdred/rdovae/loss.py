@@ -132,22 +132,22 @@ def _branches(u: Array, at: Laplace, key: Array) -> Array:
     return jnp.stack([dequantize(round_straight_through(u), at), dequantize(u + noise, at)], axis=2)
 
 
-def rate_distortion(
-    model: RDOVAE,
-    features: Float[Array, "frames batch 20"],
-    runs: Runs,
-    key: Array,
-    step: Int[Array, ""],
-    config: RDOVAELossConfig,
-    max_runs: int,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The training objective over both phases, the hard and the noise branch.
+class Coded(NamedTuple):
+    """What coding made of a batch: bits of every chunk, and what the decoder says."""
+
+    latent_soft: Float[Array, "chunks phases batch"]
+    latent_hard: Float[Array, "chunks phases batch"]
+    state_soft: Float[Array, "chunks phases batch"]
+    state_hard: Float[Array, "chunks phases batch"]
+    decoded: Float[Array, "chunks phases branches batch 4 20"]
+    """Branch 0 from hard symbols (straight-through), branch 1 from noisy values; newest chunk and row first."""
+
+
+def code(model: RDOVAE, features: Float[Array, "frames batch 20"], runs: Runs, key: Array) -> Coded:
+    """Encode, quantise and decode both phases, in the hard and the noise branch.
 
     Args:
       features: time first, an even number of frames.
-      max_runs: the most runs that one phase is cut into.
-    Returns:
-      loss and figures: ``distortion`` (hard branch, unscaled), bits per latent and per state.
     """
     chunks, _, batch = runs.level.shape
     frames = features.shape[0]
@@ -170,13 +170,30 @@ def rate_distortion(
     where = jnp.broadcast_to(runs.newest[:, :, None] > 0, coded.shape[:-1])
     level = jnp.broadcast_to(runs.level[:, :, None], coded.shape[:-1])
     _, decoded = model.decoder.scan(model.decoder.start(coded[0]), DecoderInput(values, level), Cuts(where, coded))
+    return Coded(latent_soft, latent_hard, state_soft, state_hard, decoded)
 
-    true = targets(features, chunks)
+
+def weigh(
+    coded: Coded,
+    features: Float[Array, "frames batch 20"],
+    runs: Runs,
+    step: Int[Array, ""],
+    config: RDOVAELossConfig,
+    max_runs: int,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The training objective of what was coded.
+
+    Args:
+      max_runs: the most runs that one phase is cut into.
+    Returns:
+      loss and figures: ``distortion`` (hard branch, unscaled), bits per latent and per state.
+    """
+    true = targets(features, len(runs.level))
     if config.distortion == "paper":
-        per_row = paper_distortion(decoded, true[:, :, None])
+        per_row = paper_distortion(coded.decoded, true[:, :, None])
     else:
         power = run_mean(jnp.mean(loudness(true) ** 2, axis=-2), runs.newest, max_runs)
-        per_row = distortion(decoded, true[:, :, None], power[:, :, None, :, None, :])
+        per_row = distortion(coded.decoded, true[:, :, None], power[:, :, None, :, None, :])
     per_chunk = jnp.mean(per_row, axis=-1)
 
     root = jnp.sqrt(level_lambda(runs.level, config.lambda_min, config.lambda_max))
@@ -187,15 +204,29 @@ def rate_distortion(
     def rate(latent: Array, state: Array) -> Array:
         return jnp.mean(root * (ramp_latent * latent + config.state_weight * ramp_state * state))
 
-    total = rate(latent_soft, state_soft) + config.hard_weight * rate(latent_hard, state_hard) + jnp.mean(scaled)
+    total = rate(coded.latent_soft, coded.state_soft) + jnp.mean(scaled)
+    total += config.hard_weight * rate(coded.latent_hard, coded.state_hard)
     first = jnp.sum(scaled[:, :, 0] * runs.newest) / jnp.sum(runs.newest)
     total = (1 - config.first_chunk_weight) * total + config.first_chunk_weight * first
     figures = {
         "distortion": jnp.mean(per_chunk[:, :, 0]),
-        "latent_bits": jnp.mean(latent_hard),
-        "state_bits": jnp.mean(state_hard),
+        "latent_bits": jnp.mean(coded.latent_hard),
+        "state_bits": jnp.mean(coded.state_hard),
     }
     return total, figures
+
+
+def rate_distortion(
+    model: RDOVAE,
+    features: Float[Array, "frames batch 20"],
+    runs: Runs,
+    key: Array,
+    step: Int[Array, ""],
+    config: RDOVAELossConfig,
+    max_runs: int,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """``code`` a batch and ``weigh`` the outcome."""
+    return weigh(code(model, features, runs, key), features, runs, step, config, max_runs)
 
 
 def num_chunks(frames: int) -> int:

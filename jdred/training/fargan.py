@@ -128,8 +128,17 @@ def beginning(model: FARGAN, batch: dict[str, Array]):
     return truth, model.remember(signal[:, :begin]), condition[shift:], periods[shift - 1 : -1]
 
 
-def spectral_error(truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float):
-    """Relative error of square-rooted magnitudes, mean over six resolutions and over the batch.
+def spectral_error(
+    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float
+) -> Float[Array, ""]:
+    """``spectral_errors``, mean over the batch."""
+    return jnp.mean(spectral_errors(truth, said, floor))
+
+
+def spectral_errors(
+    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float
+) -> Float[Array, "batch"]:
+    """Relative error of square-rooted magnitudes, mean over six resolutions.
 
     Args:
       floor: the reference of a sequence is its own sum plus so much of the mean of the batch.
@@ -138,7 +147,7 @@ def spectral_error(truth: Float[Array, "batch samples"], said: Float[Array, "bat
     def one(window: int):
         true, own = roots(truth, window), roots(said, window)
         error, reference = jnp.abs(true - own).sum((-2, -1)), true.sum((-2, -1))
-        return jnp.mean(error / (reference + floor * reference.mean()))
+        return error / (reference + floor * reference.mean())
 
     return (1 + floor) * sum(one(window) for window in WINDOWS) / len(WINDOWS)
 

@@ -1,6 +1,7 @@
 """Training the RDO-VAE: four-second sequences, random payload-like cuts, constant and rising levels."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jdred.bitstream.payload import SLOPES
 from jdred.config import NUM_LEVELS, PACKET_FRAMES, RDOVAEConfig
@@ -61,15 +62,19 @@ class RDOVAETask:
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         settings = self.settings
-        features = self.train.crops(rng, settings.batch, settings.frames)["features"]
+        speech = self.draw(self.train, rng, settings.batch)
         newest = random_cuts(rng, settings.batch, num_chunks(settings.frames))
         first = rng.integers(NUM_LEVELS, size=newest.shape[:2] + (1,))
         slope = np.asarray(SLOPES)[rng.integers(len(SLOPES), size=first.shape)]
         slope = np.where(rng.random((settings.batch, 1, 1)) < settings.constant_levels, 0, slope)
-        return {"features": features, "newest": newest, "level": rising_levels(newest, first, slope)}
+        return {**speech, "newest": newest, "level": rising_levels(newest, first, slope)}
+
+    def draw(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
+        """The speech of a batch."""
+        return {"features": corpus.crops(rng, sequences, self.settings.frames)["features"]}
 
     def loss(self, parameters: RDOVAE, batch: dict[str, Array], key: Array, step: Array):
-        return objective(self.settings, parameters, batch, key, step)
+        return rate_distortion(parameters, *time_first(batch), key, step, self.settings.loss, RUNS_PER_PHASE)
 
     def validate(self, parameters: RDOVAE) -> dict[str, float]:
         """Objective, distortion and bits, means over the validation levels and by level."""
@@ -79,30 +84,27 @@ class RDOVAETask:
         for level in self.settings.validation_levels:
             batch["level"] = np.full_like(batch["newest"], level)
             # An endless step: the ramps of the rate weights are over, so that figures of all steps compare.
-            loss, parts = _compiled_objective(self.settings, parameters, batch, jax.random.key(0), jnp.asarray(1e9))
+            loss, parts = self._compiled_loss(parameters, batch, jax.random.key(0), jnp.asarray(1e9))
             totals.append([float(loss), *map(float, parts.values())])
             figures |= {f"{k}_{level}": float(v) for k, v in parts.items()}
         means = np.mean(totals, axis=0)
         return {"loss": means[0], **dict(zip(parts, means[1:], strict=True)), **figures}
 
+    @cached_property
+    def _compiled_loss(self):
+        return jax.jit(self.loss)
+
     def _validation_batch(self) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(1)
-        settings = self.settings
-        features = self.validation.crops(rng, settings.validation_sequences, settings.frames)["features"]
-        return {
-            "features": features,
-            "newest": random_cuts(rng, settings.validation_sequences, num_chunks(settings.frames)),
-        }
+        sequences = self.settings.validation_sequences
+        speech = self.draw(self.validation, rng, sequences)
+        return {**speech, "newest": random_cuts(rng, sequences, num_chunks(self.settings.frames))}
 
 
-def objective(settings: RDOVAESettings, parameters: RDOVAE, batch: dict[str, Array], key: Array, step: Array):
-    """The training objective on a batch as the task makes it."""
+def time_first(batch: dict[str, Array]) -> tuple[Float[Array, "frames batch 20"], Runs]:
+    """Features and runs of a batch as the task makes it, for ``rdovae.loss``."""
     runs = Runs(*(jnp.transpose(batch[k], (2, 1, 0)) for k in ("newest", "level")))
-    features = jnp.swapaxes(batch["features"], 0, 1)
-    return rate_distortion(parameters, features, runs, key, step, settings.loss, RUNS_PER_PHASE)
-
-
-_compiled_objective = jax.jit(objective, static_argnums=0)
+    return jnp.swapaxes(batch["features"], 0, 1), runs
 
 
 def encode_speech(model: RDOVAE, prepared: Prepared, sequences: int = 64) -> Encoded:

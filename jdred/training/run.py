@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import is_dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,40 +16,26 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = ("rdovae", "lpcnet", "fargan", "plc")
-"""Of models of speech. FARGAN has a second task, ``student``; ``lossgen`` makes losses, and its own data."""
+"""Of models of speech. Two have a second task: RDO-VAE ``joint``, FARGAN ``student``."""
+_TASKS = {
+    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "fargan": "FARGAN", "student": "Student", "plc": "PLC",
+    "lossgen": "Loss",
+}  # fmt: skip
+"""What the classes in the module of a task begin with: ``<name>Task``, ``<name>Settings``."""
 
 
 def make_task(kind: str, data: Path, settings: Any = None) -> Task:
-    """The task of a model kind, or ``student``, on prepared data; ``settings`` replaces its shipped configuration."""
+    """A task on prepared data (``lossgen`` makes its own); ``settings`` replaces its shipped configuration."""
+    if kind not in _TASKS:
+        raise ValueError(f"unknown task {kind!r}, expected one of {tuple(_TASKS)}")
+    module = import_module(f"jdred.training.{kind}")
+    task, shipped = (getattr(module, _TASKS[kind] + part) for part in ("Task", "Settings"))
     if kind == "lossgen":
-        from jdred.training.lossgen import LossSettings, LossTask
-
-        return LossTask(settings or LossSettings())
+        return task(settings or shipped())
     folders = sorted(folder for folder in Path(data).glob("train-*") if (folder / "complete").exists())
     if not folders:
         raise FileNotFoundError(f"no complete train-* folder in {data}: run `jdred corpus prepare` first")
-    parts = Prepared(*folders), Prepared(Path(data) / "validation")
-    if kind == "rdovae":
-        from jdred.training.rdovae import RDOVAESettings, RDOVAETask
-
-        return RDOVAETask(*parts, settings or RDOVAESettings())
-    if kind == "lpcnet":
-        from jdred.training.lpcnet import LPCNetSettings, LPCNetTask
-
-        return LPCNetTask(*parts, settings or LPCNetSettings())
-    if kind == "fargan":
-        from jdred.training.fargan import FARGANSettings, FARGANTask
-
-        return FARGANTask(*parts, settings or FARGANSettings())
-    if kind == "student":
-        from jdred.training.student import StudentSettings, StudentTask
-
-        return StudentTask(*parts, settings or StudentSettings())
-    if kind == "plc":
-        from jdred.training.plc import PLCSettings, PLCTask
-
-        return PLCTask(*parts, settings or PLCSettings())
-    raise ValueError(f"unknown task {kind!r}, expected one of {(*KINDS, 'student', 'lossgen')}")
+    return task(Prepared(*folders), Prepared(Path(data) / "validation"), settings or shipped())
 
 
 def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, float]:
@@ -61,7 +48,7 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
         arrays, stored = weights.read(config.start_from)
         initial = {name: array for name, array in arrays.items() if not name.startswith(TABLES)}
         changes["model"] = replace(task.settings.model, **stored["model"])
-        if kind == "rdovae":
+        if kind in ("rdovae", "joint"):
             changes["loss"] = replace(task.settings.loss, latent_ramp_steps=0.0, state_ramp_steps=0.0)
     return loop.fit(replace(task, settings=replace(task.settings, **changes)), config.out, config.fit, initial=initial)
 
