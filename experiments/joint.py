@@ -1,8 +1,8 @@
 """Fine-tune the RDO-VAE through the vocoder, and as long without hearing it, and compare the two.
 
 ``python experiments/joint.py --data DIR --out DIR [--start-from rdovae] [--vocoder fargan]`` trains ``OUT/heard`` and
-``OUT/deaf`` from the same weights on the same batches and prints both validations. What listeners would say of either:
-``experiments/copy_synthesis.py --rdovae OUT/heard/best.npz`` at the levels wanted; bits: ``experiments/rate_distortion.py``.
+``OUT/deaf`` from the same weights on the same batches and prints both validations. What is heard of either at some
+levels: ``experiments/copy_synthesis.py --rdovae OUT/heard/best.npz``; for how many bits: ``experiments/rate_distortion.py``.
 """
 
 from dataclasses import dataclass, replace
