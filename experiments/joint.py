@@ -2,7 +2,7 @@
 
 ``python experiments/joint.py --data DIR --out DIR [--start-from rdovae] [--vocoder fargan]`` trains ``OUT/heard`` and
 ``OUT/deaf`` from the same weights on the same batches and prints both validations. What is heard of either at some
-levels: ``experiments/copy_synthesis.py --rdovae OUT/heard/best.npz``; for how many bits: ``experiments/rate_distortion.py``.
+levels: ``experiments/copy_synthesis.py --rdovae OUT/heard/best.npz``; the bits: ``experiments/rate_distortion.py``.
 """
 
 from dataclasses import dataclass, replace
