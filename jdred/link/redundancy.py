@@ -31,8 +31,12 @@ def describe(rdovae: RDOVAE, payload: Payload, centre: Int[Array, ""] | int = JD
     """Decode a payload, newest chunk to oldest; its cost is in proportion to the chunks that were read."""
     rows = rdovae.reconstruct_newest(payload.latents, payload.state, payload.levels, payload.chunks)
     count = jnp.where(payload.valid, CHUNK_FRAMES * payload.chunks, 0)
-    # The edge is 2.5 ms * offset after the packet begins; row 0 is centred 2.5 ms * centre before that.
-    return Described(rows, count, (payload.header.offset - centre) // 4)
+    # The edge is 2.5 ms * offset after the packet begins; row 0 is centred 2.5 ms * centre before that. Rows that are
+    # centred between two frames' starts are taken for one frame by what is between them.
+    newest, quarters = jnp.divmod(payload.header.offset - centre, 4)
+    has_older = jnp.arange(1, len(rows) + 1) < count
+    older = jnp.where(has_older[:, None], jnp.roll(rows, -1, axis=0), rows)
+    return Described(rows + quarters / 4 * (older - rows), count, newest)
 
 
 def gap_rows(
