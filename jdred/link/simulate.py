@@ -60,23 +60,37 @@ def simulate(
     """
     packets = lost.shape[0]
     described = redundancy(models.rdovae, pcm, sender, models.extractor)
-    carrier, distance = carriers(lost, -(-receiver.playout_delay_ms // 20))
-    use = (distance > 0) & receiver.use_dred
     concealer = models.concealer
-
-    def rows_of(carrier: Array, distance: Array, use: Array):
-        rows, known = gap_rows(
-            jax.tree.map(lambda a: a[carrier], described), PACKET_FRAMES * distance, concealer.conceal_rows
-        )
-        return rows, known & use
-
-    rows, known = jax.vmap(rows_of)(carrier, distance, use)
+    rows, known = repairs(described, lost, receiver, concealer.conceal_rows)
     uniforms = jax.random.uniform(key, (packets, SPOKEN_ROWS, FRAME_SAMPLES, 8))
     arrived = (pcm if received is None else received).reshape(packets, PACKET_SAMPLES)
     xs = ConcealerInput(arrived, lost, rows, known, uniforms)
     _, played = jax.lax.scan(concealer.step, concealer.init_state(), xs)
-    source = jnp.where(lost, jnp.where(jnp.any(known[:, :SPOKEN_ROWS], axis=-1), DRED, PLC), GOOD)
-    return Simulated(played.reshape(-1), source)
+    return Simulated(played.reshape(-1), sources(lost, known))
+
+
+def repairs(
+    described: Described, lost: Bool[Array, "packets"], receiver: ReceiverConfig, count: int
+) -> tuple[Float[Array, "packets count 20"], Bool[Array, "packets count"]]:
+    """For each lost packet the ``count`` feature rows that it is spoken from, and which are known.
+
+    Args:
+      described: what each packet says, a leading packet axis.
+      receiver: static.
+    """
+    carrier, distance = carriers(lost, lost.shape[0] if receiver.offline else -(-receiver.playout_delay_ms // 20))
+
+    def rows_of(carrier: Array, distance: Array):
+        told = jax.tree.map(lambda a: a[carrier], described)
+        rows, known = gap_rows(told, PACKET_FRAMES * distance, count)
+        return rows, known & (distance > 0) & receiver.use_dred
+
+    return jax.vmap(rows_of)(carrier, distance)
+
+
+def sources(lost: Bool[Array, "packets"], known: Bool[Array, "packets count"]) -> Int[Array, "packets"]:
+    """GOOD, DRED or PLC for each packet, by what ``repairs`` knows."""
+    return jnp.where(lost, jnp.where(jnp.any(known[:, :SPOKEN_ROWS], axis=-1), DRED, PLC), GOOD)
 
 
 def redundancy(
