@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jdred import streaming
-from jdred.config import FARGANConfig, LPCNetConfig, PredictorConfig, RDOVAEConfig, SenderConfig
+from jdred.config import FARGANConfig, LPCNetConfig, PitchNetworkConfig, PredictorConfig, RDOVAEConfig, SenderConfig
 from jdred.dsp.features import FeatureExtractor
+from jdred.dsp.pitchnet import PitchNetwork
 from jdred.layers import GRU, CausalConv
 from jdred.link import sender
 from jdred.plc.concealer import Concealer, ConcealerInput
@@ -122,6 +123,9 @@ PARTS = {
     "gru without bias": Part(lambda: small(GRU, 3, 4, use_bias=False), normal(3)),
     "convolution": Part(lambda: small(CausalConv, 3, 4, kernel_size=3, dilation=2), normal(3)),
     "features": Part(FeatureExtractor, sound(160)),
+    "features, neural pitch": Part(
+        lambda: FeatureExtractor(small(PitchNetwork, PitchNetworkConfig(width=5, channels=2))), sound(160)
+    ),
     "dense encoder": Part(lambda: small(RDOVAE, DENSE).encoder, normal(40)),
     "paper encoder": Part(lambda: small(RDOVAE, PAPER).encoder, normal(40)),
     "dense decoder": Part(lambda: small(RDOVAE, DENSE).decoder, chunks),
