@@ -85,9 +85,11 @@ def main(options: Options) -> None:
     with trials.workers(options.parts, options.processes) as staff:
         words = trials.read_words(stage, [name for name in clips if fnmatch(name, options.english)], staff)
         for counting, total, way in ways(options, stage, staff):
+            mark = time.perf_counter()
             done = trials.originals(stage) if way is None else trials.run(stage, way, staff, options.receiver)
             named = {"counting": counting, "asked_kbps": total}
             rows += [named | row for row in trials.measure(stage, done, words, staff)]
+            print(f"{done[0].way}: {len(done)} sounds in {time.perf_counter() - mark:.0f} s", flush=True)
             if counting == PAPER:
                 kept |= {(trial.way, trial.clip): trial for trial in done if is_kept(options, stage, trial)}
     print(f"{len(rows)} sounds made and measured in {time.perf_counter() - begin:.0f} s")

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.image import imread
 
 from jdred.config import SenderConfig
 from jdred.evaluation.compare import CONFIGURATIONS, MEASURES, Comparison, Outcome
-from jdred.evaluation.report import page, spectrogram_png
+from jdred.evaluation.report import gathered, page, spectrogram_png
 from jdred.link.receiver import Source
 
 DELAY = 104
@@ -108,3 +109,14 @@ def test_spectrogram_shows_frequency_and_time():
 def test_long_clips_stay_narrow():
     pcm = np.tile(tone(1000), 90)
     assert 2500 <= imread(io.BytesIO(spectrogram_png(pcm, pcm))).shape[1] <= 4000
+
+
+def test_pages_are_gathered_in_frames(comparison):
+    alone = page("a <b>", comparison, SenderConfig())
+    html = gathered("Loss & repair", {"a <b>": alone}, {"Means": "| x < y |"}, {"Bars": b"\x89PNG"})
+    frame = re.search(r'<iframe title="a &lt;b&gt;" srcdoc="([^"]*)"></iframe>', html)
+    assert unescape(frame[1]) == alone
+    assert "| x &lt; y |" in html
+    assert "data:image/png;base64,iVBORw" in html
+    assert "<title>jdred: Loss &amp; repair</title>" in html
+    assert not re.search(r"https?://|@import", html)
