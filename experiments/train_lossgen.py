@@ -43,9 +43,7 @@ Cross-entropy on sequences not trained on: {loss:.4f} nats a packet; independent
 class Options:
     out: Path
     """Folder of the run."""
-    fit: FitConfig = field(
-        default_factory=lambda: FitConfig(total_steps=2000, validate_every=100, checkpoint_every=500)
-    )
+    fit: FitConfig = FitConfig(total_steps=650, validate_every=50, checkpoint_every=50)
     ship: bool = False
 
 
@@ -60,10 +58,7 @@ def main(options: Options) -> None:
 
 def drawn(generator) -> str:
     """How traces of several shares come out, in Markdown."""
-    lines = [
-        "| share asked for | lost | mean burst, packets | 95 % of bursts up to | longest |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| share asked for | lost | mean burst, packets | 95 % of bursts up to | longest |", "|---" * 5 + "|"]
     for share in SHARES:
         trace = draw_learned_trace(PACKETS, share, generator=generator)
         bursts = burst_lengths(trace)
