@@ -185,6 +185,8 @@ class ReceiverConfig:
     """A gap waits for the packet that ends it, however long that takes; there is no delay otherwise."""
     use_lbrr: bool = True
     use_dred: bool = True
+    splice: bool = True
+    """Opus's decoder is told what was played in a gap, so that what follows is decoded better."""
     seed: int = 0
     """Of the vocoder's sampling."""
 

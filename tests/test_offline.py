@@ -28,7 +28,12 @@ def streams(models):
 
 @pytest.mark.parametrize(
     "config",
-    [ReceiverConfig(seed=3), ReceiverConfig(playout_delay_ms=60, use_lbrr=False), ReceiverConfig(offline=True)],
+    [
+        ReceiverConfig(seed=3, splice=False),
+        ReceiverConfig(playout_delay_ms=60, use_lbrr=False, splice=False),
+        ReceiverConfig(offline=True, splice=False),
+        ReceiverConfig(),
+    ],
 )
 def test_side_by_side_is_as_alone(models, streams, config):
     for arrived, heard in zip(streams, receive_all(models, streams, config), strict=True):

@@ -2,10 +2,12 @@
 
 A ``Receiver`` goes through each stream's packets, decodes, and chooses each packet's source, but what its networks
 should do is only noted. Then all streams are played side by side in one compiled scan: every slot costs one ``good``
-of all streams, and one ``conceal`` of the streams that lost it.
+of all streams, and one ``conceal`` of the streams that lost it. With ``config.splice`` what is decoded after a gap
+depends on what the networks said in it, and streams are played one after the other.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -44,7 +46,7 @@ class _Notes(Receiver):
     """A receiver that notes what it would have its concealer do, and plays silence in gaps."""
 
     def __init__(self, models: Models, config: ReceiverConfig):
-        super().__init__(models, config)
+        super().__init__(models, replace(config, splice=False))
         self.slots: list[np.ndarray | _Gap] = []
         self.sources: list[Source] = []
         self._count = models.concealer.conceal_rows
@@ -97,6 +99,8 @@ def receive_all(
     """
     if not streams:
         raise ValueError("expected streams of packets, found none")
+    if config.splice:
+        return [_receive(models, arrived, config, on_stream) for arrived in streams]
     notes = []
     for arrived in streams:
         notes.append(_Notes(models, config).listen(arrived))
@@ -106,6 +110,21 @@ def receive_all(
     return [
         Heard(played[: len(n.slots), number].reshape(-1), n.sources) for number, n in enumerate(notes)
     ]  # fmt: skip
+
+
+def _receive(
+    models: Models, arrived: Sequence[bytes | None], config: ReceiverConfig, on_stream: Callable[[], None]
+) -> Heard:
+    """One stream by itself."""
+    receiver, pieces, sources = Receiver(models, config), [], []
+    for packet in arrived:
+        pieces.append(receiver.push(packet))
+        sources += receiver.last_sources
+    while receiver.waiting:
+        pieces.append(receiver.drain())
+        sources += receiver.last_sources
+    on_stream()
+    return Heard(np.concatenate(pieces), sources)
 
 
 def _gather(streams: list[list[np.ndarray | _Gap]], concealer: Concealer) -> _Slots:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig
 from jdred.link.jitter import Arrival, JitterBuffer, Timeline
 from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows
+from jdred.link.splice import Splice
 from jdred.models import Models
 from jdred.opus import codec
 from jdred.opus import packet as opus_packet
@@ -78,8 +79,11 @@ class Receiver:
         self._decoded: deque[_Piece] = deque()
         """From ``_clock`` on without a hole."""
         self._decoded_end = 0
-        self._stream, self._sequence = 0, None
+        self._stream, self._sequence, self._last_packet = 0, None, None
         """Of the packet that was decoded last."""
+        self._splice = Splice() if config.splice else None
+        self._owed = False
+        """The decoder is still to be told what is played in the gap."""
         self._damaged = 0
 
     @property
@@ -181,12 +185,17 @@ class Receiver:
         pcm, source = self._next_decoded()
         if source is not None:
             self._state, played = self._good(self._state, pcm)
+            if self._splice is not None:
+                self._splice.hear(np.asarray(played))
         else:
             described, frames = self._redundancy()
             self._state, played, known = self._conceal(
                 self._state, described, np.int32(frames), self._key, np.int32(self._played)
             )
             source = Source.DRED if bool(known) else Source.PLC
+            if self._owed:
+                self._splice.feed(self._opus, self._last_packet, np.asarray(played), np.asarray(self._state.pending))
+                self._owed = False
         self._clock += PACKET_SAMPLES
         self._played += 1
         self.counts[source] += 1
@@ -208,7 +217,10 @@ class Receiver:
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)), worst
 
     def _decode_until(self, stop: int) -> None:
-        """Decode what begins before ``stop``; libopus's own concealment keeps its decoder in step where nothing is."""
+        """Decode what begins before ``stop``.
+
+        Where nothing is, the decoder is kept in step by its own concealment, or by what will be played (``Splice``).
+        """
         while (at := self._decoded_end) < stop:
             arrival = self._buffer.take(at)
             piece = None if arrival is None else self._received(arrival)
@@ -222,10 +234,12 @@ class Receiver:
             self._opus.reset()
         self._stream, self._sequence = arrival.stream, arrival.sequence
         try:
-            return _Piece(self._opus.decode(arrival.packet), Source.GOOD)
+            piece = _Piece(self._opus.decode(arrival.packet), Source.GOOD)
         except codec.OpusError:
             self._damaged += 1
             return None
+        self._last_packet = arrival.packet
+        return piece
 
     def _bridge(self, at: int, stop: int) -> _Piece:
         """Sound where no packet begins: the LBRR of the packet that follows, comfort noise, or a part that is missing.
@@ -247,7 +261,8 @@ class Receiver:
                     samples = min(samples, distance - copy)
         elif following is not None:
             samples = min(samples, following.position - at)
-        return _Piece(self._opus.conceal(samples), source)
+        self._owed = self._splice is not None and source is None and samples == PACKET_SAMPLES
+        return _Piece(np.zeros(samples, np.float32) if self._owed else self._opus.conceal(samples), source)
 
     def _lbrr(self, packet: bytes, samples: int) -> Float[np.ndarray, "samples"] | None:
         try:
