@@ -1,5 +1,7 @@
 """The learned generator of bursty losses: network, synthetic data, training, traces."""
 
+from itertools import islice
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jdred.config import FitConfig, LossGeneratorConfig, NetworkConfig, TrainCon
 from jdred.link import lossgen
 from jdred.link.channel import burst_lengths
 from jdred.link.lossgen import LossGenerator, LossInput, draw_learned_trace, generate
+from jdred.link.network import losses
 from jdred.streaming import batch_state
 from jdred.training.lossgen import LossSettings, LossTask, draw_sequences
 from jdred.training.run import train
@@ -96,7 +99,14 @@ def test_bad_arguments_are_refused(generator, packets, loss):
         lossgen.load("plc")
 
 
+def test_the_shipped_generator_is_bursty_and_keeps_the_share():
+    lost = np.array(list(islice(losses(NetworkConfig(loss=0.2, learned=True, seed=1)), 4096 + 100)))
+    assert 0.1 < lost.mean() < 0.3
+    assert burst_lengths(lost).mean() > 1.1 / (1 - lost.mean())
+    shares = [draw_learned_trace(4096, share, seed=2).mean() for share in (0.02, 0.2, 0.5)]
+    assert shares == sorted(shares)
+
+
 def test_network_settings():
-    assert NetworkConfig(learned=True).learned
     with pytest.raises(ValueError, match="duplicate must be"):
         NetworkConfig(duplicate=1.5)
