@@ -16,10 +16,11 @@ import numpy as np
 import tyro
 
 from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor
 from jdred.evaluation import asr, metrics, tables
 from jdred.evaluation import copy_synthesis as copying
 from jdred.evaluation.clips import clips_in, wav_bytes, written_whole
-from jdred.models import load_rdovae, load_vocoder
+from jdred.models import load_pitch, load_rdovae, load_vocoder
 from jdred.progress import track
 
 matplotlib.use("Agg")
@@ -45,6 +46,8 @@ class Options:
     """Shipped name, or .npz file."""
     rdovae: str = "rdovae"
     """Shipped name, or .npz file; not read for level ``none`` alone."""
+    pitch: str | None = None
+    """Pitch network of the features that both were trained on: shipped name, or .npz file."""
     levels: str = "none,0,4,6,9,12"
     """With commas between."""
     peer: Path | None = None
@@ -65,13 +68,14 @@ def main(options: Options) -> None:
     coder = None if levels == [NONE] else load_rdovae(options.rdovae)
     longest = max(map(len, clips.values()))
     batch = np.stack([np.pad(pcm, (0, longest - len(pcm))) for pcm in clips.values()])
-    true, rows, said = copying.surround(batch, vocoder), [], {}
+    extractor = FeatureExtractor(load_pitch(options.pitch)) if options.pitch else EXTRACTOR
+    heard, true, rows, said = copying.surround(batch, vocoder, extractor), copying.surround(batch, vocoder), [], {}
     first = vocoder.prime_rows
     for level in levels:
-        given, begin = true.copy(), time.perf_counter()
+        given, begin = heard.copy(), time.perf_counter()
         if level != NONE:
             for number, pcm in enumerate(clips.values()):
-                decoded = copying.through(*coder, pcm, int(level))
+                decoded = copying.through(*coder, pcm, int(level), extractor)
                 given[number, first : first + len(decoded)] = decoded
         said[level] = np.asarray(copying.speak(vocoder, given, options.seed))[:, :longest]
         seconds = time.perf_counter() - begin

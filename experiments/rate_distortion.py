@@ -13,10 +13,11 @@ import numpy as np
 import tyro
 
 from jdred.config import NUM_LEVELS
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor
 from jdred.evaluation import rate_distortion as rd
 from jdred.evaluation import tables
 from jdred.evaluation.clips import read_clip, written_whole
-from jdred.models import load_rdovae
+from jdred.models import load_pitch, load_rdovae
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 - after the choice of a backend without a screen
@@ -38,6 +39,8 @@ class Options:
     out: Path
     weights: str = "rdovae"
     """Shipped name, or .npz file: deployed, or the ``best.npz`` of a training run."""
+    pitch: str | None = None
+    """Pitch network of the features that it was trained on: shipped name, or .npz file."""
     peer: Path | None = None
     """rate_distortion.csv of another codec on the same clips; the one by age is looked for beside it."""
 
@@ -47,7 +50,8 @@ def main(options: Options) -> None:
     if not clips:
         raise SystemExit(f"expected wav files in {options.clips}, found none")
     rdovae, coding = load_rdovae(options.weights)
-    windows = rd.cut_all(rdovae, [read_clip(clip) for clip in clips])
+    extractor = FeatureExtractor(load_pitch(options.pitch)) if options.pitch else EXTRACTOR
+    windows = rd.cut_all(rdovae, [read_clip(clip) for clip in clips], extractor)
     print(f"{len(clips)} clips, {len(windows.rows)} windows")
     rows, ages = [], []
     for kind, level, slope in operating_points():

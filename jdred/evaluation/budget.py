@@ -44,7 +44,7 @@ def split_for(total_kbps: float) -> Split:
 
 def longest_duration_ms(models: Models, clips: Mapping[str, np.ndarray], split: Split, budget_kbps: float) -> int:
     """How far back redundancy in every packet reaches within a budget, by the bits it takes on clips; 0: not at all."""
-    windows = rd.cut_all(models.rdovae, list(clips.values()))
+    windows = rd.cut_all(models.rdovae, list(clips.values()), models.extractor)
     coded = rd.code(models.rdovae, models.tables, windows, split.level, split.slope)
     bits = FRAMING_BITS + coded.state_bits.mean() + np.cumsum(coded.chunk_bits.mean(axis=0))
     chunks = np.searchsorted(bits * PACKETS_PER_SECOND / 1000, budget_kbps, side="right")

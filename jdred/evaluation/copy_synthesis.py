@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES, HISTORY_LATENTS, MAX_CHUNKS, NUM_BANDS, PACKET_FRAMES
 from jdred.dsp.bands import log_energies_from_cepstrum
-from jdred.dsp.features import extract
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
 from jdred.evaluation import metrics
 from jdred.evaluation import rate_distortion as rd
 from jdred.rdovae import RDOVAE
@@ -24,14 +24,16 @@ GROSS_CENTS = 200.0
 _extract = jax.jit(extract)
 
 
-def surround(pcm: Float[np.ndarray, "clips samples"], vocoder: Vocoder) -> Float[np.ndarray, "clips rows 20"]:
+def surround(
+    pcm: Float[np.ndarray, "clips samples"], vocoder: Vocoder, extractor: FeatureExtractor = EXTRACTOR
+) -> Float[np.ndarray, "clips rows 20"]:
     """Feature rows of clips in silence: ``prime_rows`` before, the one at the end and the look ahead behind.
 
     Clips that are not a multiple of 10 ms are filled up.
     """
     behind = FRAME_SAMPLES * (1 + vocoder.lookahead_rows) + -pcm.shape[-1] % FRAME_SAMPLES
     padded = np.pad(np.asarray(pcm, np.float32), ((0, 0), (FRAME_SAMPLES * vocoder.prime_rows, behind)))
-    return np.asarray(_extract(padded))
+    return np.asarray(_extract(padded, extractor))
 
 
 @jax.jit
@@ -59,7 +61,11 @@ def speak(vocoder: Vocoder, rows: Float[Array, "clips rows 20"], seed: int = 0) 
 
 
 def through(
-    rdovae: RDOVAE, tables: CodingTables, pcm: Float[np.ndarray, "samples"], level: int
+    rdovae: RDOVAE,
+    tables: CodingTables,
+    pcm: Float[np.ndarray, "samples"],
+    level: int,
+    extractor: FeatureExtractor = EXTRACTOR,
 ) -> Float[np.ndarray, "frames 20"]:
     """A clip's feature rows decoded from latents at a constant level.
 
@@ -67,9 +73,9 @@ def through(
     the true rows.
     """
     latents = len(pcm) // (PACKET_FRAMES * FRAME_SAMPLES)
-    rows = np.array(_extract(np.asarray(pcm, np.float32)))
+    rows = np.array(_extract(np.asarray(pcm, np.float32), extractor))
     newest = np.arange(latents - 1, HISTORY_LATENTS - 2, -HISTORY_LATENTS)
-    windows = rd.cut(rdovae, pcm, newest)
+    windows = rd.cut(rdovae, pcm, newest, extractor)
     if windows is not None:
         decoded = rd.code(rdovae, tables, windows, level).rows
         at = PACKET_FRAMES * newest[:, None] + 1 - np.arange(CHUNK_FRAMES * MAX_CHUNKS)
@@ -83,6 +89,7 @@ def fidelity(
     """How pitch, voicing and energy of the features of what was said agree with those it was said from.
 
     Args:
+      said: its features are those of the default extractor, so ``true`` should be, too.
       given: the rows that the vocoder was given; its energy is judged by them.
       true: the rows of the original; pitch and voicing are judged by them.
     Returns:

@@ -25,7 +25,7 @@ from jdred.config import (
     SAMPLE_RATE_HZ,
 )
 from jdred.dsp.bands import log_energies_from_cepstrum
-from jdred.dsp.features import extract
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
 from jdred.rdovae import RDOVAE, DecoderInput
 from jdred.rdovae.tables import CodingTables
 from jdred.rdovae.tables import coded as may_be_nonzero
@@ -66,14 +66,17 @@ class Curve(NamedTuple):
 
 
 @jax.jit
-def _encode(rdovae: RDOVAE, pcm: Float[Array, "samples"]):
-    rows = extract(pcm)
+def _encode(rdovae: RDOVAE, pcm: Float[Array, "samples"], extractor: FeatureExtractor):
+    rows = extract(pcm, extractor)
     _, encoded = rdovae.encoder.scan(rdovae.encoder.init_state(), rows.reshape(-1, PACKET_FRAMES * rows.shape[-1]))
     return rows, encoded
 
 
 def cut(
-    rdovae: RDOVAE, pcm: Float[np.ndarray, "samples"], newest: Int[np.ndarray, "windows"] | None = None
+    rdovae: RDOVAE,
+    pcm: Float[np.ndarray, "samples"],
+    newest: Int[np.ndarray, "windows"] | None = None,
+    extractor: FeatureExtractor = EXTRACTOR,
 ) -> Windows | None:
     """Windows of one clip in [-1, 1]; None where it is too short to hold one.
 
@@ -85,7 +88,7 @@ def cut(
     if not len(newest):
         return None
     padded = np.pad(np.asarray(pcm, np.float32), (0, -len(pcm) % _PAD_SAMPLES))
-    rows, encoded = jax.tree.map(np.asarray, _encode(rdovae, padded))
+    rows, encoded = jax.tree.map(np.asarray, _encode(rdovae, padded, extractor))
     # Latent t describes the frames 2 t - 2 .. 2 t + 1.
     newest_row = PACKET_FRAMES * newest + 1
     return Windows(
@@ -95,13 +98,15 @@ def cut(
     )
 
 
-def cut_all(rdovae: RDOVAE, clips: list[Float[np.ndarray, "samples"]]) -> Windows:
+def cut_all(
+    rdovae: RDOVAE, clips: list[Float[np.ndarray, "samples"]], extractor: FeatureExtractor = EXTRACTOR
+) -> Windows:
     """The windows of all clips, in one.
 
     Raises:
       ValueError: no clip is long enough.
     """
-    found = [windows for clip in clips if (windows := cut(rdovae, clip)) is not None]
+    found = [windows for clip in clips if (windows := cut(rdovae, clip, extractor=extractor)) is not None]
     if not found:
         shortest = (FIRST_NEWEST + 1) / PACKETS_PER_SECOND
         raise ValueError(f"expected a clip of at least {shortest} s, found {len(clips)} shorter ones")
