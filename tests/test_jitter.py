@@ -244,6 +244,17 @@ def test_silence_that_was_not_sent_is_not_lost(models):
     assert set(sources) == {Source.GOOD}
 
 
+def test_a_first_packet_that_was_held_up_costs_no_delay(models, packets):
+    receiver = Receiver(models, ReceiverConfig(playout_delay_ms=100))
+    for number in range(30):
+        receiver.put(packets[number], number, CLOCKS * number)
+    for number in range(30, 50):
+        receiver.put(packets[number], number, CLOCKS * number)
+        receiver.play()
+    assert receiver.waiting == 5
+    assert receiver.counts == {Source.GOOD: 15}
+
+
 def test_a_sender_that_starts_anew_goes_on(models, packets):
     """Kill and restart mid-call: other numbers, another codec state; what follows is what a fresh decoder plays."""
     receiver, heard = Receiver(models, ReceiverConfig(playout_delay_ms=100)), []

@@ -114,11 +114,10 @@ def test_no_seam_is_rougher_than_speech(speech):
         faded = [Source.PLC in (sources[n // PACKET_SAMPLES - 1], sources[n // PACKET_SAMPLES]) for n in seams]
         known = leaps(heard, seams)[~np.array(faded)]
         for found, usual in zip((roughness(heard, seams), known), ordinary, strict=True):
-            if not len(found):
-                continue
             assert found.max() < usual[-1]
-            assert np.median(found) < 1.5 * np.median(usual)
-            assert np.quantile(found, 0.9) < np.quantile(usual, 0.99)
+            if len(found) >= 30:  # of fewer the middle says little
+                assert np.median(found) < 1.5 * np.median(usual)
+                assert np.quantile(found, 0.9) < np.quantile(usual, 0.99)
         # A click of a hundredth of full scale in a loud place would be found.
         loud = max(seams, key=lambda n: np.std(heard[n - 80 : n + 80]))
         clicked = heard.copy()

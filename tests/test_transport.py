@@ -81,6 +81,14 @@ def test_network_does_as_it_is_told():
     assert still.carry(1.5, b"a") == [(1.5, b"a")]
 
 
+def test_no_packet_waits_for_losses_to_be_drawn(monkeypatch):
+    network, drawn = Network(NetworkConfig(loss=0.5)), []
+    monkeypatch.setattr("jdred.link.network.draw_trace", lambda *args, **kwargs: drawn.append(args))
+    for number in range(4000):
+        network.carry(0.02 * number, b"a")
+    assert not drawn
+
+
 def test_clock_does_not_drift_and_forgets_a_sleep():
     now = 0.0
     clock = transport.Clock(0.02, lambda: now)

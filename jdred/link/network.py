@@ -1,6 +1,7 @@
 """A bad network in a box: datagrams in, the same out again, late, twice, out of order or not at all."""
 
 from collections.abc import Iterator
+from itertools import chain
 from random import Random
 
 from jdred.config import NetworkConfig
@@ -19,7 +20,9 @@ class Network:
         self.config = config
         self.carried, self.lost, self.doubled = 0, 0, 0
         self._random = Random(config.seed)
-        self._losses = losses(config)
+        # The first ones are drawn now: that compiles, and no packet should have to wait for it.
+        drawn = losses(config)
+        self._losses = chain([next(drawn)], drawn)
 
     def carry(self, now: float, datagram: bytes) -> list[tuple[float, bytes]]:
         """When the datagram comes out: never, once or twice."""

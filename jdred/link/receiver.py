@@ -28,6 +28,10 @@ from jdred.streaming import bind
 __all__ = ["Described", "Receiver", "Source", "conceal_step", "describe", "gap_rows"]
 
 
+SURPLUS_PACKETS = 10
+"""By so much the beginning of a call may be further behind than the playout delay."""
+
+
 class Source(StrEnum):
     """Where a played packet came from."""
 
@@ -142,6 +146,7 @@ class Receiver:
                 self._filling -= bool(self._buffer)
                 return np.zeros(0, np.float32)
             self._start()
+            self._skip_surplus()
         return self._play()
 
     def recover(self) -> Float[np.ndarray, "samples"]:
@@ -166,6 +171,13 @@ class Receiver:
         if self._filling is not None and first is not None and first.position < self._clock:
             self._clock = self._decoded_end = first.position
         self._filling = None
+
+    def _skip_surplus(self) -> None:
+        """Where the first packets were held up and came all at once: not to lag behind for the rest of the call."""
+        surplus = (self._newest_end - self._clock) // PACKET_SAMPLES - self.delay_packets - 1
+        if surplus > SURPLUS_PACKETS:
+            self._clock += surplus * PACKET_SAMPLES
+            self._decoded_end = self._clock
 
     def _duration(self, packet: bytes) -> int:
         """Samples in a packet; 0 for one that is damaged, which is counted."""
