@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jdred.assets import demo_clip_path
-from jdred.config import PACKET_SAMPLES, SenderConfig
+from jdred.config import PACKET_SAMPLES, ReceiverConfig, SenderConfig
 from jdred.evaluation import trials
 from jdred.evaluation.clips import read_clip
 from jdred.evaluation.compare import stock_call
@@ -70,6 +70,20 @@ def test_rows_say_what_was_lost_and_how_it_was_repaired(staff, stage):
     assert [row["loss"] for row in clean_rows] == [0] * 4
     assert clean_rows[2]["estoi"] == pytest.approx(1, abs=1e-3)
     assert clean_rows[2]["total_kbps"] == 256
+
+
+def test_streams_apart_and_side_by_side_agree(staff, stage):
+    """Without splicing both paths play the same; a path that drops or swaps trials would not."""
+    way, config = trials.Way("neural_plc", SenderConfig(dred_duration_ms=0)), ReceiverConfig(splice=False)
+    together = trials.run(stage, way, staff, config)
+    for trial in together:
+        stream = trials._arrived(stage, trial.sent, trial.kind, trial.clip)
+        alone = trials._receive(staff.parts, stream, config)
+        assert alone.sources == trial.sources
+        size = len(trial.pcm)
+        np.testing.assert_allclose(alone.pcm[trial.sent.delay_samples :][:size], trial.pcm, atol=2e-4)
+    spliced = trials.run(stage, way, staff, ReceiverConfig(splice=True))
+    assert [(t.kind, t.clip, t.sources) for t in spliced] == [(t.kind, t.clip, t.sources) for t in together]
 
 
 def test_word_errors_where_words_are_expected(monkeypatch, stage):

@@ -1,8 +1,8 @@
 """Clips through loss traces in any configuration of sender and receiver, measured: the workbench of the experiments.
 
 Packets of a clip are made once and lost by every trace. What libopus does runs in worker processes, clip by clip; what
-the networks of a receiver do runs for all clips and traces at once (``link.offline``). The sender is told the loss of
-each kind of trace, to the nearest 10 %.
+the networks of a receiver do runs for all clips and traces at once (``link.offline``), or in the processes too where
+the receiver splices. The sender is told the loss of each kind of trace, to the nearest 10 %.
 """
 
 import multiprocessing
@@ -164,12 +164,19 @@ def _stock(arrived: list[bytes | None]) -> Heard:
     return Heard(*stock_receive(arrived))
 
 
+def _receive(parts: Parts, arrived: list[bytes | None], config: ReceiverConfig) -> Heard:
+    return receive_all(_models(parts), [arrived], config)[0]
+
+
 def run(stage: Bench, way: Way, staff: Workers, receiver: ReceiverConfig = ReceiverConfig()) -> list[Trial]:
     """All clips and traces in one configuration; one trial a clip, of kind ``none``, where nothing is lost."""
     sent = send_all(stage, way, staff)
     streams = [_arrived(stage, sent[run], *run) for run in sent]
     if way.stock or way.lossless:
         heard = staff.map(_stock, [(stream,) for stream in streams], f"{way.name}: playing")
+    elif receiver.splice:  # Then streams do not go side by side; processes do.
+        jobs = [(staff.parts, stream, receiver) for stream in streams]
+        heard = staff.map(_receive, jobs, f"{way.name}: playing")
     else:
         with counter(f"{way.name}: decoding", len(streams)) as advance:
             heard = receive_all(_models(staff.parts), streams, receiver, advance)
