@@ -22,8 +22,10 @@ from jdred.layers import Dense, round_activations
 from jdred.libopus import LibopusError, files, networks, places, quantizers, records, storage
 from jdred.libopus.places import Place
 from jdred.libopus.storage import Linear
-from jdred.opus import ogg
-from jdred.opus.marker import attach_redundancy, find_redundancy
+from jdred.link.redundancy import RedundancyReader
+from jdred.opus import extension, ogg
+from jdred.opus import packet as opus_packet
+from jdred.opus.marker import EXTENSION_ID, attach_redundancy, find_redundancy
 from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE, Quantizer
 from jdred.rdovae.deploy import deploy
@@ -390,6 +392,22 @@ def test_who_reads_what_is_told_by_letter_and_version():
         None,
     )
     assert LIBOPUS.version_byte(7) == 12
+
+
+def test_a_payload_counts_from_the_frame_that_carries_it(libopus, packets):
+    """The same payload on the second frame of 20 ms: its rows are two frames of 10 ms later."""
+    stream = parity_link.packets_of(packets, "it_m_0/64k_fec0_dred100")
+    payload = find_redundancy(stream[60], LIBOPUS)
+    single = extension.strip(stream[60], EXTENSION_ID)
+    parts = opus_packet.parse(single)
+    entry = bytes([EXTENSION_ID << 1]) + b"D" + payload
+    twice = parts._replace(frames=parts.frames * 2, padding=bytes([1 << 1]) + entry)
+    reader = RedundancyReader(libopus)
+    first = reader.read(attach_redundancy(single, payload, LIBOPUS), 20)
+    second = reader.read(opus_packet.build(twice), 20)
+    assert second.newest == first.newest + 2
+    assert second.count >= first.count > 8
+    np.testing.assert_array_equal(first.rows[:8], second.rows[:8])
 
 
 # --- against libopus's outputs

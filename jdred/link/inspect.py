@@ -7,13 +7,11 @@ import numpy as np
 
 from jdred.bitstream.codec import PayloadCodec
 from jdred.bitstream.payload import Payload
+from jdred.link.redundancy import OFFSET_MS
 from jdred.link.sender import CHUNK_MS
 from jdred.opus import extension
 from jdred.opus import packet as opus_packet
 from jdred.opus.marker import find_redundancy
-
-OFFSET_MS = 2.5
-"""Unit of the header's offset."""
 
 
 class RedundancyInfo(NamedTuple):

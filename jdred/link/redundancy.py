@@ -11,9 +11,13 @@ from jdred.bitstream.wire import JDRED
 from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES, MAX_CHUNKS, NUM_FEATURES
 from jdred.dsp.features import extract
 from jdred.models import Models
-from jdred.opus.marker import find_redundancy
+from jdred.opus.marker import find_redundancy, locate_redundancy
+from jdred.opus.packet import frame_ms
 from jdred.rdovae import RDOVAE
 from jdred.streaming import bind
+
+OFFSET_MS = 2.5
+"""Unit of a payload's offset."""
 
 
 class Described(NamedTuple):
@@ -84,11 +88,14 @@ class RedundancyReader:
         return self._last[2]
 
     def _read(self, packet: bytes, frames: int) -> Described:
-        data = find_redundancy(packet, self._payload.wire)
-        if data is None:
+        located = locate_redundancy(packet, self._payload.wire)
+        if located is None:
             return NOTHING
-        payload = self._payload.decode(data, frames)
+        # A payload counts from the Opus frame that it belongs to.
+        later = round(located[0] * frame_ms(packet[0]) / OFFSET_MS)
+        payload = self._payload.decode(located[1], frames + -(-later // 4))
         if payload.valid:
-            return self._describe(payload, self._centre)
+            header = payload.header._replace(offset=payload.header.offset + np.int32(later))
+            return self._describe(payload._replace(header=header), self._centre)
         self.unreadable += 1
         return NOTHING

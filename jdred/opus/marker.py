@@ -18,11 +18,18 @@ def attach_redundancy(packet: bytes, payload: bytes, wire: Wire = JDRED) -> byte
     return extension.attach(packet, EXTENSION_ID, wire.letter + payload)
 
 
-def find_redundancy(packet: bytes, wire: Wire = JDRED) -> bytes | None:
-    """The payload under a wire's letter, without it; None where there is none. Never raises.
+def locate_redundancy(packet: bytes, wire: Wire = JDRED) -> tuple[int, bytes] | None:
+    """The payload under a wire's letter, without it, and the Opus frame it belongs to; None where there is none.
 
-    Of several it is the first of the wire's version, or the first of all where none is.
+    Of several it is the first of the wire's version, or the first of all where none is. Never raises.
     """
-    found = [payload[1:] for _, payload in extension.find(packet, EXTENSION_ID) if payload[:1] == wire.letter]
-    readable = (payload for payload in found if payload and wire.announced(payload[0]) is not None)
+    everything = extension.find(packet, EXTENSION_ID)
+    found = [(frame, payload[1:]) for frame, payload in everything if payload[:1] == wire.letter]
+    readable = (each for each in found if each[1] and wire.announced(each[1][0]) is not None)
     return next(readable, found[0] if found else None)
+
+
+def find_redundancy(packet: bytes, wire: Wire = JDRED) -> bytes | None:
+    """The payload of ``locate_redundancy``."""
+    located = locate_redundancy(packet, wire)
+    return None if located is None else located[1]
