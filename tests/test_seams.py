@@ -118,10 +118,10 @@ def test_no_seam_is_rougher_than_speech(speech):
             if len(found) >= 30:  # of fewer the middle says little
                 assert np.median(found) < 1.5 * np.median(usual)
                 assert np.quantile(found, 0.9) < np.quantile(usual, 0.99)
-        # A click of a hundredth of full scale in a loud place would be found.
+        # A click would be found: a step of twelve times the usual ones, in the loudest place.
         loud = max(seams, key=lambda n: np.std(heard[n - 80 : n + 80]))
         clicked = heard.copy()
-        clicked[loud:] += 6 * np.std(np.diff(heard[loud - 80 : loud + 80]))
+        clicked[loud:] += 12 * np.std(np.diff(heard[loud - 80 : loud + 80]))
         assert roughness(clicked, [loud])[0] > ordinary[0][-1]
     every = {(a, b) for a in Source for b in Source if a != b}
     # The packet that holds an LBRR copy is played right after it; predictions end where the past is known.
