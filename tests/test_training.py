@@ -337,7 +337,7 @@ def test_training_goes_on_from_shipped_weights_at_their_sizes(run, data, tmp_pat
         data=data, out=tmp_path / "more", fit=fit, start_from=str(shipped), learning_rate=1e-9, batch=2
     )
     train("rdovae", config, replace(SETTINGS, model=RDOVAEConfig()))
-    arrays, stored = weights.read(out / "best.npz")
+    arrays, stored = weights.read(config.out / "best.npz")
     before, _ = weights.read(shipped)
     assert_equal(arrays, {k: v for k, v in before.items() if not k.startswith(TABLES)}, atol=1e-5)
     assert (stored["settings"]["batch"], stored["settings"]["loss"]["latent_ramp_steps"]) == (2, 0)
