@@ -73,6 +73,8 @@ def export(
         arrays |= {TABLES + field: value for field, value in tables._asdict().items()}
     training = {key: value for key, value in config.items() if key not in ("kind", "model")}
     training["settings"].pop("model", None)
+    # Where another model's weights lay is of no interest elsewhere.
+    training["settings"] |= {k: Path(v).name for k, v in training["settings"].items() if k in ("teacher", "vocoder")}
     path = folder / f"{name}.npz"
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
     path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), origin, notes))
