@@ -9,7 +9,6 @@ from jdred.config import CHUNK_PACKETS, HISTORY_LATENTS, MAX_CHUNKS
 
 FLAGS_PER_PACKET = 8
 """Activity flags are 2.5 ms apart."""
-FLAGS = HISTORY_LATENTS * FLAGS_PER_PACKET
 
 
 class Plan(NamedTuple):

@@ -83,12 +83,6 @@ def encode(coder: Encoder, upper: Array, lower: Array, total: Array | int) -> En
     return Encoder(low, size << 8 * count, coder.position + count.astype(jnp.int32), digits)
 
 
-def encode_uniform(coder: Encoder, symbol: Array, total: Array | int) -> Encoder:
-    """Append one of ``total`` equally likely symbols; a total of 1 costs nothing."""
-    upper = jnp.uint32(total) - symbol.astype(jnp.uint32)
-    return encode(coder, upper, upper - 1, total)
-
-
 def _final_code(low: Number, size: Number) -> Number:
     """The number with the most trailing zeros such that any bits in their place stay in the range."""
     mask = jnp.uint32(_MASK) >> jax.lax.clz(size)

@@ -35,6 +35,8 @@ LICENCES = {
     MUSIC_PACKAGE: "CC-BY-SA 3.0",
 }
 """Of the packages that training takes speech and background from."""
+SCRIPTS = {"joint": "joint"}
+"""Of the tasks whose script in ``experiments`` is not called ``train_<task>.py``."""
 TITLES = {
     "rdovae": "RDO-VAE: features to latents and back, pruned, with its coding tables",
     "lpcnet": "LPCNet vocoder: features to speech",
@@ -119,6 +121,8 @@ def card(
     notes: str,
 ) -> str:
     """The card in Markdown."""
+    task = training.get("task", kind)
+    script = f"experiments/{SCRIPTS.get(task, 'train_' + task)}.py"
     count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
     figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed")}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
@@ -127,7 +131,7 @@ def card(
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
         "## Training",
         f"{origin} {training['step']} steps{spent}; of the exponential moving averages the best in validation. "
-        f"`python experiments/train_{training.get('task', kind)}.py` on what `jdred corpus prepare` makes of the data.",
+        f"`python {script}` on what `jdred corpus prepare` makes of the data.",
         "## Data",
         "Recorded speech of these Debian packages, augmented.",
         _table(("package", "languages", "licence"), [_package_row(package) for package in LICENCES]),

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from jdred.config import FRAME_SAMPLES, FARGANConfig
 from jdred.dsp import INT16_SCALE
 from jdred.dsp.filters import overlap, preemphasize
+from jdred.models import load_vocoder
 from jdred.training.corpus import Prepared
 from jdred.training.schedule import steady
 from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, SUBFRAME_SAMPLES
@@ -90,6 +91,20 @@ class FARGANTask:
         frames = rows + FARGAN.prime_rows
         crops = corpus.crops(rng, self.settings.batch, frames, past=PAST_SAMPLES)
         return {"features": crops["features"], "pcm": crops["pcm"]}
+
+
+def load_fargan(name: str) -> FARGAN:
+    """A trained FARGAN that takes part in a task, by shipped name or path; it may first be asked for inside a trace.
+
+    Raises:
+      CheckpointError: no such weights.
+      ValueError: not a FARGAN.
+    """
+    with jax.ensure_compile_time_eval():
+        vocoder = load_vocoder(name)
+    if not isinstance(vocoder, FARGAN):
+        raise ValueError(f"expected a FARGAN, found {type(vocoder).__name__} in {name}")
+    return vocoder
 
 
 def objective(settings: FARGANSettings, model: FARGAN, batch: dict[str, Array]):

@@ -13,12 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES
-from jdred.models import load_vocoder
 from jdred.rdovae import RDOVAE
 from jdred.rdovae.loss import Runs, code, weigh
 from jdred.rdovae.rate import level_lambda
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import PAST_SAMPLES, speak, spectral_errors
+from jdred.training.fargan import PAST_SAMPLES, load_fargan, speak, spectral_errors
 from jdred.training.rdovae import RUNS_PER_PHASE, RDOVAESettings, RDOVAETask, time_first
 from jdred.vocoder.fargan import FARGAN
 
@@ -43,16 +42,8 @@ class JointTask(RDOVAETask):
 
     @cached_property
     def vocoder(self) -> FARGAN:
-        """
-        Raises:
-          CheckpointError: no such weights.
-          ValueError: not a FARGAN.
-        """
-        with jax.ensure_compile_time_eval():  # first asked for inside a trace, kept beyond it
-            vocoder = load_vocoder(self.settings.vocoder)
-        if not isinstance(vocoder, FARGAN):
-            raise ValueError(f"expected a FARGAN, found {type(vocoder).__name__} in {self.settings.vocoder}")
-        return vocoder
+        """The one that speaks."""
+        return load_fargan(self.settings.vocoder)
 
     def config(self) -> dict:
         return {**super().config(), "task": "joint"}

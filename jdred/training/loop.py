@@ -75,7 +75,7 @@ class CsvLog:
         self.path = path
 
     def row(self, **figures: float) -> None:
-        """Append one row; a new column starts a new header line's worth of columns only in a new file."""
+        """Append one row; the columns are those of the file's header, others are dropped."""
         exists = self.path.exists()
         if exists:
             with self.path.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of the models that train over several sessions."""
+"""A learning-rate schedule that can be prolonged."""
 
 import jax.numpy as jnp
 import optax

@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdred.models import load_vocoder
-from jdred.training.fargan import FORCED_SAMPLES, FARGANSettings, FARGANTask, beginning, spectral_error
+from jdred.training.fargan import (
+    FORCED_SAMPLES,
+    FARGANSettings,
+    FARGANTask,
+    beginning,
+    load_fargan,
+    spectral_error,
+)
 from jdred.vocoder.fargan import FARGAN, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
 
 
@@ -99,16 +105,8 @@ class StudentTask(FARGANTask):
 
     @cached_property
     def teacher(self) -> FARGAN:
-        """
-        Raises:
-          CheckpointError: no such weights.
-          ValueError: not a FARGAN.
-        """
-        with jax.ensure_compile_time_eval():  # first asked for inside a trace, kept beyond it
-            teacher = load_vocoder(self.settings.teacher)
-        if not isinstance(teacher, FARGAN):
-            raise ValueError(f"expected a FARGAN as teacher, found {type(teacher).__name__} in {self.settings.teacher}")
-        return teacher
+        """The one to learn from."""
+        return load_fargan(self.settings.teacher)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "kind": "fargan", "task": self.name}
