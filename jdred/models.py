@@ -62,12 +62,7 @@ def load(
       CheckpointError: no such set, or a file that does not fit.
     """
     path = Path(name) if name.endswith(".json") else weights.FOLDER / f"{name}.json"
-    if not path.is_file():
-        raise weights.CheckpointError(f"no model set at {path}")
-    try:
-        parts = {part: _beside(path.parent, file) for part, file in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise weights.CheckpointError(f"{path} is not a set of models: {error}") from error
+    parts = read_set(path)
     if missing := sorted({"rdovae", "vocoder", "predictor"} - parts.keys()):
         raise weights.CheckpointError(f"{path}: expected files of rdovae, vocoder and predictor, found no {missing}")
     parts |= {k: v for k, v in {"rdovae": rdovae, "vocoder": vocoder, "predictor": predictor}.items() if v}
@@ -80,6 +75,20 @@ def load(
         FeatureExtractor(load_pitch(parts["pitch"])) if "pitch" in parts else EXTRACTOR,
         load_wire(parts["rdovae"]),
     )
+
+
+def read_set(path: Path) -> dict[str, str]:
+    """The weight files of a set by part, those beside it as paths, the shipped ones by name.
+
+    Raises:
+      CheckpointError: no such file, or not a set.
+    """
+    if not path.is_file():
+        raise weights.CheckpointError(f"no model set at {path}")
+    try:
+        return {part: _beside(path.parent, file) for part, file in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise weights.CheckpointError(f"{path} is not a set of models: {error}") from error
 
 
 def _beside(folder: Path, file: str) -> str:

@@ -14,7 +14,7 @@ from jdred.dsp.features import FeatureExtractor
 from jdred.libopus import LibopusError, networks, quantizers
 from jdred.libopus.networks import Network
 from jdred.libopus.records import read_arrays, write_blob
-from jdred.models import TABLES, Models, load_pitch, load_predictor, load_rdovae, load_vocoder
+from jdred.models import TABLES, Models, load_pitch, load_predictor, load_rdovae, load_vocoder, read_set
 
 SET = "libopus.json"
 _NOTE = """# Networks of libopus
@@ -117,12 +117,8 @@ def _parts(name: str) -> tuple[list[tuple[nnx.Module, Network]], tuple[Any, Any]
 def _kinds(name: str) -> dict[str, str]:
     """Weight files by their kind."""
     path = Path(name)
-    files = [name]
-    if path.suffix == ".json" and not path.with_suffix(".npz").is_file():
-        try:
-            files = [str(path.parent / file) + ".npz" for file in json.loads(path.read_text()).values()]
-        except (OSError, ValueError, AttributeError) as error:
-            raise weights.CheckpointError(f"{path} is not a set of models: {error}") from error
+    is_set = path.suffix == ".json" and not path.with_suffix(".npz").is_file()
+    files = read_set(path).values() if is_set else [name]
     kinds = {weights.read(file)[1].get("kind"): file for file in files}
     if unknown := sorted(str(kind) for kind in kinds.keys() - {"pitch", "fargan", "plc", "rdovae"}):
         raise LibopusError(f"{name}: libopus 1.6 has no network of kind {unknown[0]!r}")

@@ -25,7 +25,7 @@ from jdred.opus import packet as opus_packet
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerState
 from jdred.streaming import bind
 
-__all__ = ["Described", "Receiver", "Source", "conceal_step", "describe", "gap_rows"]
+__all__ = ["Described", "Receiver", "Source", "describe", "gap_rows"]
 
 
 SURPLUS_PACKETS = 10
@@ -308,6 +308,3 @@ def _conceal(
     uniforms = jax.random.uniform(jax.random.fold_in(key, number), (SPOKEN_ROWS, FRAME_SAMPLES, 8))
     state, pcm = concealer.conceal(state, rows, known, uniforms)
     return state, pcm, jnp.any(known[:SPOKEN_ROWS])
-
-
-conceal_step = jax.jit(_conceal)
