@@ -1,5 +1,7 @@
 """The link: geometry of the redundancy, choice of source, faults, and the simulation beside real packets."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from jdred.bitstream.codec import PayloadCodec
 from jdred.config import PACKET_SAMPLES, ReceiverConfig, SenderConfig
 from jdred.link import redundancy as redundant
 from jdred.link import sender as sending
-from jdred.link.call import call, packetize
+from jdred.link.call import call, packetize, redundancy_bytes
 from jdred.link.receiver import Described, Receiver, Source
 from jdred.link.sender import Sender
 from jdred.link.simulate import carriers, redundancy, simulate
@@ -292,8 +294,8 @@ def test_gradient_flows_from_waveform_to_waveform(models, speech):
 
 def test_sender_state_is_a_value(models, speech):
     """A stream can be forked: stepping one copy leaves the other as it was."""
-    config = SenderConfig()
-    step = jax.jit(sending.step, static_argnums=1)
+    config = sending.settings(SenderConfig())
+    step = jax.jit(sending.step)
     state = sending.init_state(models.rdovae)
     blocks = jnp.asarray(packetize(speech))
     for block in blocks[:4]:
@@ -303,3 +305,23 @@ def test_sender_state_is_a_value(models, speech):
     jax.tree.map(np.testing.assert_array_equal, a, b)
     shapes = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), (state, one))
     assert shapes[0] == shapes[1]
+
+
+def test_a_sender_adapts_between_packets(models, speech):
+    """To loss that is reported: with redundancy, coarser, without; what it sends of the past is then the same."""
+    blocks = packetize(speech)[:40]
+    fine, coarse = SenderConfig(dred_duration_ms=320, level=4), SenderConfig(dred_duration_ms=160, level=9)
+    sender, steady = Sender(models, fine), Sender(models, coarse)
+    for block in blocks[:20]:
+        sender.send(block), steady.send(block)
+    sender.adapt(coarse)
+    for block in blocks[20:30]:
+        assert redundancy_bytes(sender.send(block)) == redundancy_bytes(steady.send(block)) > 0
+    sender.adapt(replace(coarse, dred_duration_ms=0, bitrate_bps=12_000))
+    plain = [sender.send(block) for block in blocks[30:]]
+    assert not any(redundancy_bytes(packet) for packet in plain)
+    with pytest.raises(ValueError, match="bitrate_bps"):
+        sender.adapt(SenderConfig(bitrate_bps=10_000_000))
+    assert sender.config.bitrate_bps == 12_000
+    sender.adapt(fine)
+    assert any(redundancy_bytes(sender.send(block)) for block in blocks[:10])

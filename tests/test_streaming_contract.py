@@ -52,7 +52,7 @@ class SenderCore:
         return sender.init_state(self.rdovae)
 
     def step(self, state, pcm):
-        return sender.step(self.rdovae, SenderConfig(), state, pcm)
+        return sender.step(self.rdovae, sender.settings(SenderConfig()), state, pcm)
 
 
 def small(module: type, *args: Any, **options: Any) -> Any:

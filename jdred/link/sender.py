@@ -5,7 +5,6 @@ the codec's delay and rows fall on packet boundaries of the decoded sound: the p
 2 n + 1, whose centre lies 10 ms after the packet's first sample. libopus's rows fall in between (``bitstream.wire``).
 """
 
-from dataclasses import fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -52,6 +51,16 @@ class SenderState(NamedTuple):
     """Silent latents that the last plan left out at the new end."""
 
 
+class Settings(NamedTuple):
+    """What of ``SenderConfig`` the redundancy heeds, as values: to change them compiles nothing anew."""
+
+    chunks: Int[Array, ""]
+    level: Int[Array, ""]
+    slope: Int[Array, ""]
+    max_level: Int[Array, ""]
+    activity_dbfs: Float[Array, ""]
+
+
 class Redundancy(NamedTuple):
     """What a payload will say; symbols beyond ``chunks`` do not count."""
 
@@ -77,9 +86,15 @@ def init_state(rdovae: RDOVAE, extractor: FeatureExtractor = EXTRACTOR) -> Sende
     )
 
 
+def settings(config: SenderConfig) -> Settings:
+    """Those of a configuration."""
+    numbers = (config.dred_duration_ms // CHUNK_MS, config.level, config.slope, config.max_level)
+    return Settings(*map(np.int32, numbers), np.float32(config.activity_dbfs))
+
+
 def step(
     rdovae: RDOVAE,
-    config: SenderConfig,
+    settings: Settings,
     state: SenderState,
     pcm: Float[Array, "320"],
     extractor: FeatureExtractor = EXTRACTOR,
@@ -91,7 +106,7 @@ def step(
     """
     features, rows = scan(extractor, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
     encoder, encoded = rdovae.encoder.step(state.encoder, rows.reshape(-1))
-    active = _push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > config.activity_dbfs)
+    active = _push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > settings.activity_dbfs)
     state = SenderState(
         features=features,
         encoder=encoder,
@@ -104,35 +119,27 @@ def step(
     plan = activity.plan(
         jnp.repeat(active, activity.FLAGS_PER_PACKET),
         state.filled,
-        jnp.asarray(config.dred_duration_ms // CHUNK_MS),
+        settings.chunks,
         jnp.asarray(newest_offset),
         previously_skipped=state.skipped,
     )
-    return state._replace(skipped=plan.skipped), quantize(rdovae, config, state, plan)
+    return state._replace(skipped=plan.skipped), quantize(rdovae, settings, state, plan)
 
 
 def _push(history: Array, new: Array) -> Array:
     return jnp.concatenate([new[None], history[:-1]])
 
 
-def quantize(rdovae: RDOVAE, config: SenderConfig, state: SenderState, plan: activity.Plan) -> Redundancy:
+def quantize(rdovae: RDOVAE, settings: Settings, state: SenderState, plan: activity.Plan) -> Redundancy:
     """Symbols of the planned part of the history, every second latent, coarser with age."""
-    level, slope, top = (jnp.asarray(v, jnp.int32) for v in (config.level, config.slope, config.max_level))
+    level, slope, top = settings.level, settings.slope, settings.max_level
     at = jnp.minimum(plan.start + CHUNK_PACKETS * jnp.arange(MAX_CHUNKS), HISTORY_LATENTS - 1)
     newest = jnp.minimum(plan.start, HISTORY_LATENTS - 1)
     latents, coded = rdovae.quantize(state.latents[at], state.states[newest], level_schedule(level, slope, top))
     return Redundancy(Header(level, slope, top, plan.offset.astype(jnp.int32)), coded, latents, plan.chunks)
 
 
-def _of_redundancy(config: SenderConfig) -> SenderConfig:
-    """A configuration with the defaults in all that Opus alone heeds, so that its bit rates compile nothing anew."""
-    default = SenderConfig()
-    ours = {"dred_duration_ms", "level", "slope", "max_level", "activity_dbfs"}
-    others = {field.name: getattr(default, field.name) for field in fields(config) if field.name not in ours}
-    return replace(config, **others)
-
-
-_step = jax.jit(step, static_argnums=1, static_argnames="newest_offset")
+_step = jax.jit(step, static_argnames="newest_offset")
 
 
 class Sender:
@@ -140,21 +147,38 @@ class Sender:
 
     def __init__(self, models: Models, config: SenderConfig = SenderConfig()):
         """Raises ``OpusError`` where there is no libopus, ``ValueError`` for a bit rate that it refuses."""
+        self._opus = codec.Encoder(complexity=config.complexity)
+        self.delay_samples = self._opus.lookahead
+        """By so much decoded sound comes late."""
+        self._models, self._payload = models, models.payloads
+        options = {"extractor": models.extractor, "newest_offset": models.wire.newest_offset}
+        self._step = partial(_step, models.rdovae, **options)
+        self._forget()
         self.config = config
-        self._opus = codec.Encoder(
+        self.adapt(config)
+
+    def _forget(self) -> None:
+        """Begin to listen."""
+        behind = self._models.wire.delay_samples
+        self._late = np.zeros(self.delay_samples if behind is None else behind, np.float32)
+        self._state = init_state(self._models.rdovae, self._models.extractor)
+
+    def adapt(self, config: SenderConfig) -> None:
+        """Go on in another way from the next packet on; complexity stays as it was.
+
+        Without redundancy nothing is listened to, so that redundancy which comes anew begins with no past.
+
+        Raises:
+          ValueError: a bit rate that libopus refuses; nothing has changed then.
+        """
+        self._opus.adapt(
             bitrate_bps=config.bitrate_bps + config.lbrr_bps,
             lbrr=config.lbrr_bps > 0,
             loss_percent=round(100 * config.expected_loss),
-            complexity=config.complexity,
         )
-        self.delay_samples = self._opus.lookahead
-        """By so much decoded sound comes late."""
-        behind = models.wire.delay_samples
-        self._late = np.zeros(self.delay_samples if behind is None else behind, np.float32)
-        self._payload = models.payloads
-        options = {"extractor": models.extractor, "newest_offset": models.wire.newest_offset}
-        self._step = partial(_step, models.rdovae, _of_redundancy(config), **options)
-        self._state = init_state(models.rdovae, models.extractor)
+        if self.config.dred_duration_ms == 0:
+            self._forget()
+        self.config, self._settings = config, settings(config)
 
     def send(self, pcm: Float[np.ndarray, "320"]) -> bytes:
         """Encode 20 ms of mono PCM in [-1, 1] at 16 kHz.
@@ -170,7 +194,7 @@ class Sender:
             return packet
         delayed = np.concatenate([self._late, np.asarray(pcm, np.float32)])
         self._late = delayed[PACKET_SAMPLES:]
-        self._state, redundancy = self._step(self._state, delayed[:PACKET_SAMPLES])
+        self._state, redundancy = self._step(self._settings, self._state, delayed[:PACKET_SAMPLES])
         chunks = int(redundancy.chunks)
         if chunks == 0:
             return packet

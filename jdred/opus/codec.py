@@ -121,13 +121,8 @@ class Encoder(_Codec):
         dtx: bool = False,
         signal: str = "voice",
     ):
-        _check_range("bitrate_bps", bitrate_bps, *_BITRATE_RANGE_BPS)
-        _check_range("loss_percent", loss_percent, 0, 100)
         _check_range("complexity", complexity, 0, 10)
         settings = (
-            (_SET_BITRATE, bitrate_bps, "bitrate"),
-            (_SET_LBRR, int(lbrr), "LBRR"),
-            (_SET_LOSS_PERCENT, loss_percent, "expected loss"),
             (_SET_BANDWIDTH, _choose("bandwidth", bandwidth, BANDWIDTHS), "bandwidth"),
             (_SET_COMPLEXITY, complexity, "complexity"),
             (_SET_VBR, int(vbr), "VBR"),
@@ -137,7 +132,16 @@ class Encoder(_Codec):
         super().__init__(sample_rate_hz, _choose("application", application, APPLICATIONS))
         for request, value, what in settings:
             self._set(request, value, what)
+        self.adapt(bitrate_bps, lbrr, loss_percent)
         self._buffer = ctypes.create_string_buffer(_MAX_PACKET_BYTES)
+
+    def adapt(self, bitrate_bps: int, lbrr: bool, loss_percent: int) -> None:
+        """Change what a network changes, between packets; arguments and errors as above."""
+        _check_range("bitrate_bps", bitrate_bps, *_BITRATE_RANGE_BPS)
+        _check_range("loss_percent", loss_percent, 0, 100)
+        self._set(_SET_BITRATE, bitrate_bps, "bitrate")
+        self._set(_SET_LBRR, int(lbrr), "LBRR")
+        self._set(_SET_LOSS_PERCENT, loss_percent, "expected loss")
 
     @property
     def lookahead(self) -> int:
