@@ -262,5 +262,7 @@ class TrainConfig:
     """Its peak; by default that of the shipped configuration, which is too much for trained weights."""
     batch: int | None = None
     """Sequences a step; by default as in the shipped configuration."""
+    muon: bool = False
+    """Matrices take orthogonal steps (Muon) in place of Adam's: lpcnet, fargan."""
     devices: int = 0
     """Host devices to make of the CPU (0: as JAX finds them); the batch is shared between them."""

@@ -1,5 +1,6 @@
 """LPCNet: the tree, the vocoder against its parallel twin, and training."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,12 +11,13 @@ import pytest
 from flax import nnx
 
 from jdred import streaming
-from jdred.config import FRAME_SAMPLES, LPC_ORDER, PREEMPHASIS, LPCNetConfig
+from jdred.config import FRAME_SAMPLES, LPC_ORDER, PREEMPHASIS, LPCNetConfig, TrainConfig
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.lpc import lpc_from_cepstrum
 from jdred.layers import GRU, gru_gates, gru_recurrence
 from jdred.training.lpcnet import (
     CONTEXT_ROWS,
+    TABLES,
     Heard,
     LPCNetSettings,
     LPCNetTask,
@@ -24,6 +26,7 @@ from jdred.training.lpcnet import (
     draw_noise,
     whole_indices,
 )
+from jdred.training.run import train
 from jdred.vocoder import VocoderInput, sampling
 from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, LPCNetVoice, fold, look_up
 
@@ -406,3 +409,25 @@ def test_validation_is_repeatable_and_the_schedule_warms_up(task):
     _, sizes = jax.jit(lambda: jax.lax.scan(update, optimizer.init(one), length=61))()
     assert sizes[0] == pytest.approx(2e-5, rel=0.01)
     assert sizes[60] == pytest.approx(2e-3, rel=0.05)
+
+
+def test_muon_steps_matrices_orthogonally_and_tables_as_adam_does(task):
+    rng = np.random.default_rng(0)
+    shapes = {"embedding_kernels": (3, 4, 6), "gru_b/kernel": (6, 4), "embedding": (6, 4), "output/factors": (2, 4)}
+    gradient = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    optimizer = replace(task, settings=replace(task.settings, muon=True)).optimizer(1000)
+    steps, _ = jax.jit(lambda g: optimizer.update(g, optimizer.init(g), g))(gradient)
+    for name, step in steps.items():
+        step = step / 2e-5  # the rate of the first step
+        if name in TABLES or name.endswith("factors"):
+            # All of one size, whatever the gradient.
+            np.testing.assert_allclose(step, -np.sign(gradient[name]) * np.abs(step).mean(), rtol=1e-3)
+        else:
+            # Singular values near one, times 0.2 and the root of the longer side.
+            values = np.linalg.svd(step, compute_uv=False) / (0.2 * 6**0.5)
+            assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_muon_is_refused_where_there_is_no_choice(tmp_path):
+    with pytest.raises(ValueError, match="for muon, found lossgen"):
+        train("lossgen", TrainConfig(out=tmp_path, muon=True))

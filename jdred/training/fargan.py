@@ -15,6 +15,7 @@ from jdred.dsp import INT16_SCALE
 from jdred.dsp.filters import overlap, preemphasize
 from jdred.models import load_vocoder
 from jdred.training.corpus import Prepared
+from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
 from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, SUBFRAME_SAMPLES
 
@@ -36,7 +37,7 @@ class FARGANSettings:
     """See ``schedule.steady``."""
     weight_decay: float = 0.01
     muon: bool = False
-    """Matrices take orthogonal steps (Muon, Jordan et al. 2024) instead of AdamW's."""
+    """Steps of ``optimizers.clipped``."""
     continuity: float = 0.03
     """Weight of the phase match of the first 10 ms that are spoken freely."""
     quiet_floor: float = 0.1
@@ -63,12 +64,7 @@ class FARGANTask:
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
         rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
-        if settings.muon:
-            # At this RMS of the steps a rate means what it means to Adam.
-            steps = optax.contrib.muon(rate, consistent_rms=0.2, adam_b1=0.8, adam_b2=0.95)
-        else:
-            steps = optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=settings.weight_decay)
-        return optax.chain(optax.clip_by_global_norm(1.0), steps)
+        return clipped(rate, clip=1.0, b1=0.8, b2=0.95, muon=settings.muon, weight_decay=settings.weight_decay)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return self._draw(self.train, rng, self.settings.rows)

@@ -21,9 +21,12 @@ from jdred.dsp.filters import preemphasize
 from jdred.dsp.lpc import lpc_from_cepstrum
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
+from jdred.training.optimizers import clipped
 from jdred.vocoder.lpcnet import CONTEXT_ROWS, LPCNet
 from jdred.vocoder.sampling import log_likelihood
 
+TABLES = ("embedding", "pitch", "factors")
+"""Parameters that are no matrices."""
 PIECE_SAMPLES = 40
 """The output layer runs in pieces of so much time: they fit into the cache, a whole sequence does not."""
 
@@ -37,6 +40,8 @@ class LPCNetSettings:
     learning_rate: float = 2e-3
     """The peak; reached after ``warmup_steps``, then down to a hundredth on a cosine."""
     warmup_steps: int = 60
+    muon: bool = False
+    """Steps of ``optimizers.clipped``."""
     excitation_noise: float = 1.0
     """Scale of the noise on the excitation; at 1 its standard deviation per sequence is 2 indices in the mean."""
     index_noise: float = 0.3
@@ -77,7 +82,7 @@ class LPCNetTask:
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         peak, warmup = self.settings.learning_rate, min(self.settings.warmup_steps, max(1, total_steps // 10))
         rate = optax.warmup_cosine_decay_schedule(0.01 * peak, peak, warmup, max(total_steps, warmup + 1), 0.01 * peak)
-        return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate, b1=0.9, b2=0.98))
+        return clipped(rate, clip=5.0, b1=0.9, b2=0.98, muon=self.settings.muon, tables=TABLES)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return self._draw(self.train, rng)

@@ -44,6 +44,10 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
         jax.config.update("jax_num_cpu_devices", config.devices)
     task, initial = make_task(kind, config.data, settings), None
     changes = {name: getattr(config, name) for name in ("learning_rate", "batch") if getattr(config, name) is not None}
+    if config.muon:
+        if not hasattr(task.settings, "muon"):
+            raise ValueError(f"expected a task that has a choice of optimiser (lpcnet, fargan) for muon, found {kind}")
+        changes["muon"] = True
     if config.start_from is not None:
         arrays, stored = weights.read(config.start_from)
         initial = {name: array for name, array in arrays.items() if not name.startswith(TABLES)}
