@@ -2,7 +2,8 @@
 
 ``python experiments/packet_loss.py --clips DIR --traces DIR --out DIR [--peer CSV]`` counts in two ways. The paper's:
 an Opus core of 24 kb/s, LBRR and DRED on top. Equal totals: LBRR and DRED are taken out of the core, so that all take
-what plain Opus takes. Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
+what plain Opus takes; there ``chosen`` is the kind of redundancy that ``jdred.plan`` takes for the loss it is told.
+Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
 ``packet_loss_means.csv``, tables in ``packet_loss.md``, bars (``packet_loss.png``), quality against total rate
 (``rates.png``), and
 ``report.html`` with some clips to hear. Words are counted on English clips where there is a recogniser.
@@ -20,7 +21,9 @@ import tyro
 from jdred.config import ReceiverConfig, SenderConfig
 from jdred.evaluation import budget, compare, figures, report, tables, trials
 from jdred.evaluation.clips import clips_in, written_whole
+from jdred.evaluation.patterns import PATTERNS
 from jdred.evaluation.trials import Way
+from jdred.link import plan
 from jdred.link.receiver import Source
 
 PAPER, EQUAL = "paper", "equal"
@@ -29,7 +32,7 @@ NAMES = {
     "original": "original", "clean": "Opus, nothing lost", "opus_plc": "Opus PLC", "lbrr": "LBRR",
     "neural_plc": "neural PLC", "dred": "DRED", "dred_lbrr": "DRED + LBRR",
 }  # fmt: skip
-REDUNDANT = ("lbrr", "dred", "dred_lbrr")
+CHOSEN = "chosen"
 MEASURES = ("plcmos", "pesq_wb", "estoi", "wer")
 COLUMNS = {
     "kind": None, "config": None, "clips": 0, "loss": 3, "total_kbps": 1, "dred_kbps": 1, "plcmos": 2, "pesq_wb": 2,
@@ -40,8 +43,8 @@ PEER = {"original": ("original",), "clean": ("clean24",), "opus_plc": ("classic2
         "lbrr": ("lbrr24_deep", "lbrr40_deep"), "dred": ("dred24", "dred32", "dred40", "dred64"),
         "dred_lbrr": ("dred_lbrr40", "dred_lbrr64")}  # fmt: skip
 """Configurations of libopus that are like ours; of several the one of the nearest total rate."""
-PATTERNS = {"rand20": "isolated losses, 20 %", "ge20": "bursts of 120 ms, 20 %"}
-"""Of the figure over total rates, where there are such traces."""
+CURVES = ("rand20", "ge20", "ge20l")
+"""Patterns of the figure over total rates, where there are such traces."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,24 @@ def ways(options: Options, stage: trials.Bench, staff: trials.Workers) -> Iterat
         yield PAPER, 24, Way("dred", replace(core, **redundancy))
         yield PAPER, 24, Way("dred_lbrr", replace(lbrr, **redundancy))
     if EQUAL in options.counting:
-        models = options.parts.load()
         for total in options.totals_kbps:
-            for name in REDUNDANT:
-                config = budget.at_total(stage, models, total, "lbrr" in name, "dred" in name, staff)
-                print(f"{name} at {total} kb/s: {config}", flush=True)
-                yield EQUAL, total, Way(f"{name} {total}", config, stock=name == "lbrr")
+            for name in plan.KINDS:
+                splits = {kind: plan.choose(total, *told, name) for kind, told in stage.told.items()}
+                senders = budget.at_total_by_kind(stage, total, splits, staff)
+                for sender in dict.fromkeys(senders.values()):
+                    print(f"{name} at {total} kb/s: {sender}", flush=True)
+                yield EQUAL, total, Way(f"{name} {total}", senders, stock=name == "lbrr")
+
+
+def chosen(stage: trials.Bench, rows: list[tables.Row]) -> list[tables.Row]:
+    """The rows at equal totals of the kind of redundancy that a sender chooses, once more under that name."""
+    names = {(kind, row["asked_kbps"]): plan.choose(row["asked_kbps"], *stage.told[kind]).kind
+             for row in rows for kind in [row["kind"]]}  # fmt: skip
+    return [
+        row | {"config": f"{CHOSEN} {row['asked_kbps']}"}
+        for row in rows
+        if base(row["config"]) == names[row["kind"], row["asked_kbps"]]
+    ]
 
 
 def is_kept(options: Options, stage: trials.Bench, trial: trials.Trial) -> bool:
@@ -131,6 +146,7 @@ def write(
 ) -> None:
     """All files, and the tables printed."""
     by_counting = {name: [row for row in rows if row["counting"] == name] for name in options.counting}
+    by_counting[EQUAL] = (equal := by_counting.get(EQUAL, [])) + chosen(stage, equal)
     means = {
         PAPER: trials.summarise(by_counting.get(PAPER, []), "opus_plc"),
         EQUAL: trials.summarise(by_counting.get(EQUAL, []), f"dred {options.totals_kbps[-1]}"),
@@ -172,7 +188,9 @@ def best(means: list[tables.Row]) -> list[tables.Row]:
     """For every loss pattern and total the configuration that is best by each measure."""
     found = []
     for kind, total in dict.fromkeys((row["kind"], row["asked_kbps"]) for row in means):
-        of = [row for row in means if (row["kind"], row["asked_kbps"]) == (kind, total)]
+        of = [
+            row for row in means if (row["kind"], row["asked_kbps"]) == (kind, total) and base(row["config"]) != CHOSEN
+        ]
         winners: tables.Row = {"kind": kind, "asked_kbps": total}
         for measure in BEST:
             known = [row for row in of if row.get(measure) is not None]
@@ -201,11 +219,11 @@ def draw(
         figures.bars(folder / "packet_loss.png", means[PAPER], MEASURES, NAMES, like)
         pictures["Quality by loss pattern"] = (folder / "packet_loss.png").read_bytes()
     if means[EQUAL]:
-        patterns = {kind: title for kind, title in PATTERNS.items() if kind in stage.traces}
+        patterns = {kind: PATTERNS[kind].title for kind in CURVES if kind in stage.traces}
         patterns = patterns or {kind: kind for kind in list(stage.traces)[:2]}
         ours = [row | {"config": base(row["config"])} for row in means[EQUAL]]
-        theirs = {name: [row for (_, config), row in peer.items() if config in PEER[name]] for name in REDUNDANT}
-        names = {name: NAMES[name] for name in REDUNDANT}
+        theirs = {name: [row for (_, config), row in peer.items() if config in PEER[name]] for name in plan.KINDS}
+        names = {name: NAMES[name] for name in plan.KINDS} | {CHOSEN: "as the sender chooses"}
         figures.curves(folder / "rates.png", ours, MEASURES, patterns, names, theirs)
         pictures["Quality by total rate"] = (folder / "rates.png").read_bytes()
     return pictures

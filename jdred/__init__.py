@@ -37,6 +37,7 @@ _HOMES = {
     "extract": "jdred.dsp.features",
     "gilbert_elliott": "jdred.link.channel",
     "load": "jdred.models",
+    "plan": "jdred.link.plan",
     "read_trace": "jdred.link.channel",
     "simulate": "jdred.link.simulate",
 }

@@ -5,10 +5,11 @@ import pytest
 
 from jdred.assets import demo_clip_path
 from jdred.config import PACKET_SAMPLES, ReceiverConfig, SenderConfig
-from jdred.evaluation import trials
+from jdred.evaluation import budget, trials
 from jdred.evaluation.clips import read_clip
 from jdred.evaluation.compare import stock_call
 from jdred.link.channel import write_trace
+from jdred.link.plan import Split
 
 
 @pytest.fixture
@@ -36,16 +37,16 @@ def test_traces_are_found_by_clip_and_kind(tmp_path):
         trials.read_traces(tmp_path, ["a"], ["ge20", "ge40"])
 
 
-def test_the_sender_is_told_the_loss_to_ten_percent():
+def test_the_sender_is_told_the_loss_to_ten_percent_and_the_mean_gap():
     told = trials.bench({}, {"x": {"a": np.repeat([1, 0], [17, 83])}, "y": {"a": np.zeros(100)}}).told
-    assert told == {"x": 0.2, "y": 0.1}
+    assert told == {"x": (0.2, 17 * 20), "y": (0.1, 0)}
 
 
 def test_stock_trials_are_stock_calls(models, staff, stage):
     way = trials.Way("lbrr", SenderConfig(lbrr_bps=16_000, dred_duration_ms=0), stock=True)
     done = trials.run(stage, way, staff)
     assert [(trial.kind, trial.clip) for trial in done] == [("bursts", "a"), ("bursts", "b"), ("single", "a")]
-    config = SenderConfig(lbrr_bps=16_000, expected_loss=stage.told["bursts"])
+    config = SenderConfig(lbrr_bps=16_000, expected_loss=stage.told["bursts"].loss)
     alone = stock_call(stage.clips["b"], stage.traces["bursts"]["b"], models, config)
     np.testing.assert_array_equal(done[1].pcm, alone.pcm)
     assert done[1].sources == alone.sources
@@ -128,3 +129,23 @@ def test_the_peer_stands_beside_the_configuration_it_is_like(tmp_path):
         rows = trials.beside(ours, alike)
         assert [row["config"] for row in rows] == ["neural_plc", "libopus deep24", "dred"]
         assert tuple(rows[1][name] for name in ("estoi", "loss", "wer")) == pytest.approx(figures)
+
+
+def test_each_kind_of_trace_may_have_its_own_sender(staff, stage):
+    plain = SenderConfig(dred_duration_ms=0)
+    way = trials.Way("x", {"bursts": SenderConfig(dred_duration_ms=80), "single": plain})
+    rates = {kind: sent.dred_kbps for (kind, clip), sent in trials.send_all(stage, way, staff).items() if clip == "a"}
+    assert rates["bursts"] > rates["single"] == 0
+
+
+def test_equal_totals(staff, stage):
+    """Whatever the split, as much is sent as plain Opus takes."""
+    wanted, _ = budget.mean_kbps(stage, SenderConfig(bitrate_bps=40_000, dred_duration_ms=0), staff)
+    splits = {"bursts": Split("dred", 9, 3, 80), "single": Split("lbrr")}
+    for kind, sender in budget.at_total_by_kind(stage, 40, splits, staff).items():
+        total, dred = budget.mean_kbps(stage, sender, staff)
+        assert total == pytest.approx(wanted, rel=0.04)
+        assert (dred > 0) == (kind == "bursts")
+        assert (sender.lbrr_bps > 0) == (kind == "single")
+    with pytest.raises(ValueError, match="less than Opus needs"):
+        budget.at_total(stage, 12, Split("dred", 0, 0, 520), staff)

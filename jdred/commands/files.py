@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from jdred.config import ReceiverConfig, SenderConfig
+from jdred.commands.sending import Sending, sender_config
+from jdred.config import ReceiverConfig
 
 if TYPE_CHECKING:
     from jdred.link.inspect import PacketInfo
@@ -22,9 +23,7 @@ class Encode:
     """Speech of any rate, channel count and format that soundfile reads."""
     out: Positional[Path]
     """The .opus file."""
-    sender: OmitArgPrefixes[SenderConfig] = SenderConfig()
-    models: str = "default"
-    """Shipped set of models."""
+    sending: OmitArgPrefixes[Sending] = Sending()
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,10 @@ def encode(args: Encode) -> None:
     from jdred.link import files
     from jdred.progress import counter
 
-    pcm = read_clip(args.file)
+    pcm, models = read_clip(args.file), load(args.sending.models)
+    config = sender_config(args.sending, models)
     with counter("encode", packets_of(len(pcm))) as advance:
-        data = files.encode(pcm, load(args.models), args.sender, advance)
+        data = files.encode(pcm, models, config, advance)
     write_file(args.out, data)
     print(f"{args.out}: {8 * len(data) / 1000 / (len(pcm) / 16_000):.1f} kb/s")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from jdred.config import NetworkConfig, ReceiverConfig, SenderConfig
+from jdred.commands.sending import Sending, sender_config
+from jdred.config import NetworkConfig, ReceiverConfig
 
 if TYPE_CHECKING:
     from jdred.link.network import Network
@@ -27,9 +28,7 @@ class Send:
     """HOST:PORT."""
     minutes: float = 0.0
     """Repeat the file until so much was sent; 0: once."""
-    sender: OmitArgPrefixes[SenderConfig] = SenderConfig()
-    models: str = "default"
-    """Shipped set of models."""
+    sending: OmitArgPrefixes[Sending] = Sending()
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,14 @@ def send(args: Send) -> None:
     from jdred.link.sender import Sender
     from jdred.progress import board
 
-    address, blocks, models = transport.parse_address(args.to), packetize(read_clip(args.file)), load(args.models)
-    transport.warm_up(models, args.sender)
-    sender, count = Sender(models, args.sender), round(args.minutes * 60 * 50) or len(blocks)
+    address, blocks, models = (
+        transport.parse_address(args.to),
+        packetize(read_clip(args.file)),
+        load(args.sending.models),
+    )
+    config = sender_config(args.sending, models)
+    transport.warm_up(models, config)
+    sender, count = Sender(models, config), round(args.minutes * 60 * 50) or len(blocks)
     packets = (sender.send(block) for block in islice(cycle(blocks), count))
     with board("sent") as show:
         sent = transport.send(

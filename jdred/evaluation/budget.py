@@ -1,54 +1,15 @@
-"""How a total bit rate is split between Opus and the redundancy, and what the parts then really take."""
+"""Senders that take the same total, whatever they spend it on: redundancy is paid out of the core."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from jdred.config import CHUNK_FRAMES, MAX_CHUNKS, PACKETS_PER_SECOND, SenderConfig
-from jdred.evaluation import rate_distortion as rd
+from jdred.config import SenderConfig
 from jdred.evaluation import trials
-from jdred.models import Models
+from jdred.link.plan import LEAST_CORE_BPS, Split, with_opus_rate
 
-FRAMING_BITS = 32.0
-"""About what the padding around a payload takes."""
 ROUNDS = 3
-LBRR_SHARE = 0.4
-"""Of a rate with LBRR the part that is named so; libopus sees the sum alone."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """What the redundancy may take of a total, and how fine it is."""
-
-    level: int
-    slope: int
-    share: float
-    """Of the total, without LBRR."""
-    share_beside_lbrr: float
-
-
-SPLITS = {
-    24: Split(9, 5, 0.40, 0.25),
-    32: Split(8, 5, 0.42, 0.28),
-    40: Split(6, 5, 0.45, 0.30),
-    64: Split(4, 3, 0.55, 0.38),
-}
-"""By total kb/s; near those of libopus 1.6, which sends finer redundancy where the rate allows it."""
-
-
-def split_for(total_kbps: float) -> Split:
-    """The split of the nearest total."""
-    return SPLITS[min(SPLITS, key=lambda known: abs(known - total_kbps))]
-
-
-def longest_duration_ms(models: Models, clips: Mapping[str, np.ndarray], split: Split, budget_kbps: float) -> int:
-    """How far back redundancy in every packet reaches within a budget, by the bits it takes on clips; 0: not at all."""
-    windows = rd.cut_all(models.rdovae, list(clips.values()), models.extractor)
-    coded = rd.code(models.rdovae, models.tables, windows, split.level, split.slope)
-    bits = FRAMING_BITS + coded.state_bits.mean() + np.cumsum(coded.chunk_bits.mean(axis=0))
-    chunks = np.searchsorted(bits * PACKETS_PER_SECOND / 1000, budget_kbps, side="right")
-    return 10 * CHUNK_FRAMES * min(int(chunks), MAX_CHUNKS)
 
 
 def mean_kbps(stage: trials.Bench, config: SenderConfig, staff: trials.Workers) -> tuple[float, float]:
@@ -65,26 +26,28 @@ def fit_core(stage: trials.Bench, config: SenderConfig, wanted_kbps: float, staf
     """
     asked, plain = wanted_kbps, replace(config, dred_duration_ms=0)
     for _ in range(ROUNDS):
-        plain = _with_opus_rate(plain, 1000 * asked)
-        asked += wanted_kbps - mean_kbps(stage, plain, staff)[0]
-    return replace(_with_opus_rate(plain, 1000 * asked), dred_duration_ms=config.dred_duration_ms)
+        asked += wanted_kbps - mean_kbps(stage, with_opus_rate(plain, 1000 * asked), staff)[0]
+    return with_opus_rate(config, 1000 * asked)
 
 
-def _with_opus_rate(config: SenderConfig, bps: float) -> SenderConfig:
-    lbrr = round(LBRR_SHARE * bps) if config.lbrr_bps else 0
-    return replace(config, bitrate_bps=max(6000, round(bps) - lbrr), lbrr_bps=lbrr)
+def at_total(stage: trials.Bench, total_kbps: float, split: Split, staff: trials.Workers) -> SenderConfig:
+    """A sender of a split that takes what plain Opus takes when it is asked for a total.
 
-
-def at_total(
-    stage: trials.Bench, models: Models, total_kbps: float, lbrr: bool, dred: bool, staff: trials.Workers
-) -> SenderConfig:
-    """A sender that takes what plain Opus takes when it is asked for a total, redundancy taken out of the core."""
+    Raises:
+      ValueError: the redundancy leaves Opus too little.
+    """
     wanted, _ = mean_kbps(stage, SenderConfig(bitrate_bps=round(1000 * total_kbps), dred_duration_ms=0), staff)
-    config = SenderConfig(lbrr_bps=int(lbrr), dred_duration_ms=0)
-    if dred:
-        split = split_for(total_kbps)
-        share = split.share_beside_lbrr if lbrr else split.share
-        reach = longest_duration_ms(models, stage.clips, split, share * wanted)
-        config = replace(config, level=split.level, slope=split.slope, dred_duration_ms=reach)
+    config = SenderConfig(lbrr_bps=int(split.has_lbrr), **split.dred)
+    if config.dred_duration_ms:
         wanted -= mean_kbps(stage, config, staff)[1]
+    if 1000 * wanted < LEAST_CORE_BPS:
+        raise ValueError(f"{split} leaves {wanted:.1f} of {total_kbps} kb/s, less than Opus needs")
     return fit_core(stage, config, wanted, staff)
+
+
+def at_total_by_kind(
+    stage: trials.Bench, total_kbps: float, splits: Mapping[str, Split], staff: trials.Workers
+) -> dict[str, SenderConfig]:
+    """``at_total`` of the split that each kind of traces has; equal ones are fitted once."""
+    fitted = {split: at_total(stage, total_kbps, split, staff) for split in dict.fromkeys(splits.values())}
+    return {kind: fitted[split] for kind, split in splits.items()}

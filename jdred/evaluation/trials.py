@@ -2,7 +2,7 @@
 
 Packets of a clip are made once and lost by every trace. What libopus does runs in worker processes, clip by clip; what
 the networks of a receiver do runs for all clips and traces at once (``link.offline``), or in the processes too where
-the receiver splices. The sender is told the loss of each kind of trace, to the nearest 10 %.
+the receiver splices. The sender is told the loss and the mean gap of each kind of trace.
 """
 
 import multiprocessing
@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jdred.config import ReceiverConfig, SenderConfig
+from jdred.config import PACKETS_PER_SECOND, ReceiverConfig, SenderConfig
 from jdred.evaluation import asr, metrics, tables
 from jdred.evaluation.compare import stock_receive
 from jdred.evaluation.tables import Row
 from jdred.link.call import encoded, rate_kbps, redundancy_bytes
-from jdred.link.channel import read_trace, realised_loss
+from jdred.link.channel import burst_lengths, read_trace, realised_loss
 from jdred.link.offline import Heard, receive_all
 from jdred.link.receiver import Source
 from jdred.link.sender import Sender
@@ -55,10 +55,15 @@ class Way:
     """One configuration of the link."""
 
     name: str
-    sender: SenderConfig
+    sender: SenderConfig | Mapping[str, SenderConfig]
+    """For all kinds of traces, or for each."""
     stock: bool = False
     """Repaired by libopus alone."""
     lossless: bool = False
+
+    def sender_for(self, kind: str) -> SenderConfig:
+        """The sender where the traces are of a kind."""
+        return self.sender if isinstance(self.sender, SenderConfig) else self.sender[kind]
 
 
 class Sent(NamedTuple):
@@ -88,20 +93,34 @@ class Trial(NamedTuple):
     sent: Sent
 
 
+class Told(NamedTuple):
+    """What a sender is told of its network."""
+
+    loss: float
+    """To the nearest 10 %, at least that."""
+    burst_ms: float
+    """Mean length of a gap."""
+
+
 class Bench(NamedTuple):
     """Clips and what is lost of them."""
 
     clips: Mapping[str, Float[np.ndarray, "samples"]]
     traces: Mapping[str, Mapping[str, Shaped[np.ndarray, "packets"]]]
     """By kind, then by clip; 1 = lost."""
-    told: Mapping[str, float]
-    """The loss of each kind that the sender is told."""
+    told: Mapping[str, Told]
+    """Of each kind."""
 
 
 def bench(clips: Mapping[str, np.ndarray], traces: Mapping[str, Mapping[str, np.ndarray]]) -> Bench:
     """Clips with the traces of some of them; see ``read_traces``."""
-    losses = {kind: float(np.mean([realised_loss(t) for t in by_clip.values()])) for kind, by_clip in traces.items()}
-    return Bench(clips, traces, {kind: max(1, round(10 * loss)) / 10 for kind, loss in losses.items()})
+    return Bench(clips, traces, {kind: _told(list(by_clip.values())) for kind, by_clip in traces.items()})
+
+
+def _told(traces: Sequence[np.ndarray]) -> Told:
+    loss = float(np.mean([realised_loss(trace) for trace in traces]))
+    bursts = np.concatenate([burst_lengths(trace) for trace in traces])
+    return Told(max(1, round(10 * loss)) / 10, 1000 / PACKETS_PER_SECOND * float(bursts.mean()) if len(bursts) else 0.0)
 
 
 def read_traces(folder: Path, clips: Iterable[str], kinds: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:
@@ -190,10 +209,11 @@ def run(stage: Bench, way: Way, staff: Workers, receiver: ReceiverConfig = Recei
 def send_all(stage: Bench, way: Way, staff: Workers) -> dict[tuple[str, str], Sent]:
     """What is sent, by kind and clip; traces whose loss is told alike share it."""
     if way.lossless:
-        configs = {(NO_LOSS, clip): replace(way.sender, expected_loss=0.0) for clip in stage.clips}
+        configs = {(NO_LOSS, clip): replace(way.sender_for(NO_LOSS), expected_loss=0.0) for clip in stage.clips}
     else:
         pairs = ((kind, clip) for kind, by_clip in stage.traces.items() for clip in by_clip)
-        configs = {(kind, clip): replace(way.sender, expected_loss=stage.told[kind]) for kind, clip in pairs}
+        told = {kind: replace(way.sender_for(kind), expected_loss=told.loss) for kind, told in stage.told.items()}
+        configs = {(kind, clip): told[kind] for kind, clip in pairs}
     once = list(dict.fromkeys((clip, config) for (_, clip), config in configs.items()))
     jobs = [(staff.parts, stage.clips[clip], config) for clip, config in once]
     sent = dict(zip(once, staff.map(send, jobs, f"{way.name}: sending"), strict=True))

@@ -1,0 +1,127 @@
+"""What a sender should spend on redundancy, and on which, when it is told what the network loses.
+
+LBRR is a whole coarse copy of one packet, in the next one: it repairs what is lost alone. DRED reaches back over any
+gap, but what it repairs is spoken anew. Both are paid out of Opus's own bits.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jdred.bitstream.payload import level_schedule
+from jdred.config import CHUNK_FRAMES, PACKETS_PER_SECOND, SenderConfig
+from jdred.models import Models
+from jdred.rdovae.rate import expected_bits
+
+KINDS = ("lbrr", "dred", "dred_lbrr")
+TOTALS_KBPS = (24, 32, 40, 64)
+GAPS_MS = (40, 85, 220)
+"""Mean gaps between which losses count as isolated, short, medium and long bursts."""
+LBRR_SHARE = 0.4
+"""Of a rate with LBRR the part that is named so; libopus sees the sum alone."""
+LEAST_CORE_BPS = 6000
+FRAMING_BITS = 56
+"""What a payload takes beside its symbols: headers, the mark, padding."""
+NEGLIGIBLE_LOSS = 0.005
+"""Below it redundancy costs more than it repairs."""
+# By total; for isolated losses, short, medium and long bursts. Found by ``experiments/splits.py`` on validation clips.
+BEST = {
+    24: ("lbrr", "dred", "dred", "dred"),
+    32: ("lbrr", "dred", "dred", "dred"),
+    40: ("lbrr", "dred", "dred", "dred"),
+    64: ("dred_lbrr", "dred", "dred", "dred"),
+}
+"""The kind that serves best."""
+DRED = {
+    "dred": {
+        24: ((6, 5, 80), (9, 5, 160), (9, 5, 160), (11, 2, 1040)),
+        32: ((6, 5, 80), (7, 5, 160), (9, 3, 320), (11, 2, 1040)),
+        40: ((4, 5, 160), (4, 5, 160), (6, 5, 320), (9, 5, 1040)),
+        64: ((2, 5, 160), (4, 3, 320), (4, 3, 320), (6, 3, 1040)),
+    },
+    "dred_lbrr": {
+        24: ((11, 3, 80), (11, 3, 80), (11, 3, 80), (11, 3, 80)),
+        32: ((9, 3, 80), (9, 3, 240), (11, 3, 240), (11, 3, 240)),
+        40: ((9, 3, 80), (6, 5, 160), (8, 5, 520), (8, 5, 520)),
+        64: ((4, 5, 80), (4, 5, 160), (6, 5, 320), (9, 3, 1040)),
+    },
+}
+"""Level of the newest chunk, slope index, and reach in ms."""
+
+
+class Split(NamedTuple):
+    """A kind of redundancy and what DRED says."""
+
+    kind: str
+    """One of ``KINDS``."""
+    level: int = 15
+    slope: int = 0
+    duration_ms: int = 0
+
+    @property
+    def has_lbrr(self) -> bool:
+        return self.kind != "dred"
+
+    @property
+    def dred(self) -> dict[str, int]:
+        """The fields of ``SenderConfig`` that describe DRED."""
+        return {"level": self.level, "slope": self.slope, "dred_duration_ms": self.duration_ms}
+
+
+def choose(total_kbps: float, loss: float, burst_ms: float, kind: str | None = None) -> Split:
+    """The split that served best on validation speech, by intelligibility (ESTOI), at the nearest total and burst.
+
+    Args:
+      total_kbps: of whole packets.
+      loss: fraction of packets lost, 0 .. 1.
+      burst_ms: mean length of a gap; 0: packets are lost one by one.
+      kind: one of ``KINDS``, to have the best of that kind only.
+    """
+    if not 0 <= loss < 1 or burst_ms < 0:
+        raise ValueError(f"expected a loss of 0 .. 1 and bursts of 0 ms or more, found {loss} and {burst_ms}")
+    total = min(TOTALS_KBPS, key=lambda known: abs(known - total_kbps))
+    gap = int(np.searchsorted(GAPS_MS, burst_ms, side="right"))
+    wanted = BEST[total][gap] if kind is None else kind
+    return Split("lbrr") if wanted == "lbrr" else Split(wanted, *DRED[wanted][total][gap])
+
+
+def plan(models: Models, total_bps: int, loss: float, burst_ms: float = 0.0) -> SenderConfig:
+    """A sender for a total rate over a network that loses packets like this; for ``Sender`` and ``Sender.adapt``.
+
+    Args:
+      total_bps: of whole packets on average, about.
+      loss, burst_ms: see ``choose``.
+    Raises:
+      ValueError: out of range, or less than Opus needs.
+    """
+    if total_bps < LEAST_CORE_BPS:
+        raise ValueError(f"expected a total of at least {LEAST_CORE_BPS} b/s, found {total_bps}")
+    split = choose(total_bps / 1000, loss, burst_ms)
+    if loss < NEGLIGIBLE_LOSS:
+        return SenderConfig(bitrate_bps=total_bps, expected_loss=loss, dred_duration_ms=0)
+    config = SenderConfig(expected_loss=loss, lbrr_bps=int(split.has_lbrr), **split.dred)
+    return with_opus_rate(config, total_bps - redundancy_bps(models, config))
+
+
+def with_opus_rate(config: SenderConfig, bps: float) -> SenderConfig:
+    """A configuration whose Opus, LBRR included, is asked for a rate, but for no less than it can."""
+    asked = max(LEAST_CORE_BPS, round(bps))
+    lbrr = round(LBRR_SHARE * asked) if config.lbrr_bps else 0
+    return SenderConfig(**{**vars(config), "bitrate_bps": asked - lbrr, "lbrr_bps": lbrr})
+
+
+def redundancy_bps(models: Models, config: SenderConfig) -> float:
+    """What DRED in every packet takes on average speech, by the entropy of the coding tables."""
+    if config.dred_duration_ms == 0:
+        return 0.0
+    chunks = config.dred_duration_ms // (10 * CHUNK_FRAMES)
+    levels = np.asarray(level_schedule(*map(np.int32, (config.level, config.slope, config.max_level))))[:chunks]
+    latent, state = _bits_by_level(models)
+    return float(PACKETS_PER_SECOND * (FRAMING_BITS + state[config.level] + latent[levels].sum()))
+
+
+def _bits_by_level(models: Models) -> tuple[Float[np.ndarray, "16"], Float[np.ndarray, "16"]]:
+    """Of a latent and of a state."""
+    tables = models.tables
+    return expected_bits(tables.latent_p0, tables.latent_r), expected_bits(tables.state_p0, tables.state_r)
