@@ -158,6 +158,17 @@ def test_commands(monkeypatch, models, speech, tmp_path, capsys):
     assert "39 x 20 ms GOOD" in capsys.readouterr().out
 
 
+def test_encode_for_a_total_rate(monkeypatch, models, speech, tmp_path):
+    """The command hands over what ``jdred.plan`` says of the network that is named."""
+    monkeypatch.setattr(jdred.models, "load", lambda *a, **k: models)
+    asked = []
+    monkeypatch.setattr(files, "encode", lambda pcm, models, config, advance: asked.append(config) or b"x")
+    soundfile.write(tmp_path / "in.wav", speech, 16_000)
+    options = ["--total-kbps", "64", "--expected-loss", "0.1", "--expected-burst-ms", "60"]
+    assert main(["encode", str(tmp_path / "in.wav"), str(tmp_path / "out.opus"), *options]) == 0
+    assert asked == [jdred.plan(models, 64_000, 0.1, 60.0)]
+
+
 def test_bad_files_are_refused(tmp_path, capsys):
     (tmp_path / "a.wav").write_text("this is no sound")
     assert main(["inspect", str(tmp_path / "a.wav")]) == 1
