@@ -89,16 +89,41 @@ class CsvLog:
             writer.writerow(figures)
 
 
-def _progress(step: int, total: int, seconds_per_step: float, figures: dict[str, float]) -> None:
-    """One line: rewritten on a terminal, plain elsewhere."""
-    left = (total - step) * seconds_per_step
-    text = f"step {step}/{total}  {seconds_per_step:.3f} s/step  left {left / 60:.0f} min  " + "  ".join(
-        f"{k} {v:.4g}" for k, v in figures.items()
-    )
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text[:160]}", end="", file=sys.stderr, flush=True)
-    else:
-        print(text, file=sys.stderr, flush=True)
+class _Logs:
+    """What a run tells while it goes on: two CSV files and a line on stderr."""
+
+    def __init__(self, folder: Path, step: int, total_steps: int):
+        self._train, self._validation = CsvLog(folder / "train.csv"), CsvLog(folder / "validation.csv")
+        self._total = total_steps
+        self._restart(step)
+
+    def _restart(self, step: int) -> None:
+        """Measure the pace from here."""
+        self._mark, self._mark_step = time.monotonic(), step
+
+    def trained(self, step: int, figures: dict[str, float]) -> None:
+        """Figures of a training step. Raises ``FloatingPointError`` where the loss is no longer finite."""
+        if not np.isfinite(figures["loss"]):
+            raise FloatingPointError(f"loss {figures['loss']} at step {step}; the last checkpoint is kept")
+        pace = (time.monotonic() - self._mark) / (step - self._mark_step)
+        self._train.row(step=step, seconds_per_step=pace, **figures)
+        left = (self._total - step) * pace / 60
+        self._show(step, {"s/step": pace, "min left": left, **figures})
+        self._restart(step)
+
+    def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Figures of a validation; its time does not count for the pace."""
+        self._validation.row(step=step, **figures)
+        self._show(step, {f"validation {name}": value for name, value in figures.items()})
+        self._restart(step)
+
+    def _show(self, step: int, figures: dict[str, float]) -> None:
+        """One line: rewritten on a terminal, plain elsewhere."""
+        text = f"step {step}/{self._total}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text[:160]}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 def fit(
@@ -121,53 +146,38 @@ def fit(
     Raises:
       FloatingPointError: the loss is no longer finite.
     """
-    folder = Path(folder)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
+    folder, mesh = Path(folder), Mesh(np.array(jax.devices()), ("data",))
     optimizer = task.optimizer(config.total_steps)
     template = weights.abstract(lambda: task.init(config.seed))
     saver = checkpoint.open_folder(folder / "checkpoints")
     state, best = _initial_state(task, template, optimizer, config, saver, initial)
-    replicated = NamedSharding(mesh, P())
-    state = jax.device_put(state, replicated)
-    train_step = make_train_step(task, template, optimizer, mesh, config.ema)
-    validate = validator(task)
-    train_log, validation_log = CsvLog(folder / "train.csv"), CsvLog(folder / "validation.csv")
-    key, begin, figures = jax.random.key(config.seed), time.monotonic(), {}
-    start = step = int(state["step"])
-    mark, mark_step = time.monotonic(), step
-    source = batches(task, config.seed, start, mesh)
-    for batch in source:
-        if step >= config.total_steps:
-            break
-        state, train_figures = train_step(state, batch, key)
+    state = jax.device_put(state, NamedSharding(mesh, P()))
+    train_step, validate = make_train_step(task, template, optimizer, mesh, config.ema), validator(task)
+    key, step, begin, validation = jax.random.key(config.seed), int(state["step"]), time.monotonic(), {}
+    logs, source = _Logs(folder, step, config.total_steps), batches(task, config.seed, step, mesh)
+    while step < config.total_steps:
+        state, figures = train_step(state, next(source), key)
         step += 1
         over = (time.monotonic() - begin) / 60 > config.minutes or step == config.total_steps
         if step % config.log_every == 0:
-            row = {k: float(v) for k, v in train_figures.items()}
-            if not np.isfinite(row["loss"]):
-                raise FloatingPointError(f"loss {row['loss']} at step {step}; the last checkpoint is kept")
-            pace = (time.monotonic() - mark) / (step - mark_step)
-            train_log.row(step=step, seconds_per_step=pace, **row)
-            _progress(step, config.total_steps, pace, row)
-            mark, mark_step = time.monotonic(), step
+            logs.trained(step, {name: float(value) for name, value in figures.items()})
         if step % config.validate_every == 0 or over:
-            arrays = {k: np.asarray(v) for k, v in state["ema"].items()}
-            figures = validate(arrays)
-            validation_log.row(step=step, **figures)
-            _progress(step, config.total_steps, 0.0, {f"validation {k}": v for k, v in figures.items()})
-            if figures["loss"] < best:
-                best = figures["loss"]
-                weights.write(folder / "best.npz", arrays, {**task.config(), "step": step, **figures}, half=False)
+            arrays = {name: np.asarray(array) for name, array in state["ema"].items()}
+            validation = validate(arrays)
+            logs.validated(step, validation)
+            if validation["loss"] < best:
+                best = validation["loss"]
+                meta = {**task.config(), "step": step, **validation}
+                weights.write(folder / "best.npz", arrays, meta, half=False)
                 if on_best is not None:
-                    on_best(arrays, {"step": step, **figures})
-            mark, mark_step = time.monotonic(), step
+                    on_best(arrays, {"step": step, **validation})
         if step % config.checkpoint_every == 0 or over:
             checkpoint.save(saver, step, state, {"config": task.config(), "best": float(best)})
         if over:
             break
     source.close()
     saver.close()
-    return figures
+    return validation
 
 
 def _initial_state(task, template, optimizer, config, saver, initial):
