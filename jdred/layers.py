@@ -7,10 +7,13 @@ random cuts train at a fixed shape.
 A layer whose ``rounded`` is set reads its inputs as libopus's 8-bit products do (set by ``libopus.networks.rounded``).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 _kernel_init = nnx.initializers.glorot_uniform()
 _orthogonal = nnx.initializers.orthogonal()
@@ -77,14 +80,17 @@ def gru_gates(
     return z * h + (1 - z) * n
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def gru_recurrence(
     inputs: Float[Array, "time ... gates"],
-    recurrent: Float[Array, "width gates"],
+    recurrent: PyTree[Float[Array, "..."]],
     bias: Float[Array, "gates"],
     h: Float[Array, "... width"],
+    product: Callable[[Array, PyTree], Array] = jnp.matmul,
 ) -> Float[Array, "time ... width"]:
     """The states of a GRU over time, from projected inputs and the state ``h`` before the first.
+
+    ``product(h, recurrent)`` is the part of the gates from the state, linear in both.
 
     Equal to a scan of ``gru_gates``; only the backward pass is written by hand. It carries no more than the gradient
     of the state and gathers that of ``recurrent`` in one large product afterwards, instead of adding up a matrix at
@@ -92,15 +98,15 @@ def gru_recurrence(
     """
 
     def body(h, x):
-        h = gru_gates(x, h @ recurrent + bias, h)
+        h = gru_gates(x, product(h, recurrent) + bias, h)
         return h, h
 
     return jax.lax.scan(body, h, inputs)[1]
 
 
-def _gru_recurrence_forward(inputs, recurrent, bias, h):
+def _gru_recurrence_forward(inputs, recurrent, bias, h, product):
     def body(h, x):
-        state_part = h @ recurrent + bias
+        state_part = product(h, recurrent) + bias
         z, r, n = _gru_gates(x, state_part)
         h = z * h + (1 - z) * n
         return h, (h, z, r, n, state_part[..., 2 * h.shape[-1] :])
@@ -109,9 +115,10 @@ def _gru_recurrence_forward(inputs, recurrent, bias, h):
     return saved[0], (recurrent, h, saved)
 
 
-def _gru_recurrence_backward(residuals, d_states):
+def _gru_recurrence_backward(product, residuals, d_states):
     recurrent, first, (states, z, r, n, candidate_part) = residuals
-    before = jnp.concatenate([first[None], states[:-1]])
+    before, width = jnp.concatenate([first[None], states[:-1]]), first.shape[-1]
+    back = jax.linear_transpose(lambda h: product(h, recurrent), first)
 
     def body(d_h, x):
         d_state, h, z, r, n, candidate_part = x
@@ -119,16 +126,16 @@ def _gru_recurrence_backward(residuals, d_states):
         d_n = d_h * (1 - z) * (1 - n * n)
         d_z = d_h * (h - n) * z * (1 - z)
         d_r = d_n * candidate_part * r * (1 - r)
-        d_recurrent = jnp.concatenate([d_z, d_r, d_n * r], axis=-1)
-        return d_h * z + d_recurrent @ recurrent.T, jnp.concatenate([d_z, d_r, d_n], axis=-1)
+        (d_before,) = back(jnp.concatenate([d_z, d_r, d_n * r], axis=-1))
+        return d_h * z + d_before, jnp.concatenate([d_z, d_r, d_n], axis=-1)
 
     d_first, d_inputs = jax.lax.scan(
         body, jnp.zeros_like(first), (d_states, before, z, r, n, candidate_part), reverse=True
     )
-    width = first.shape[-1]
     d_state_part = jnp.concatenate([d_inputs[..., : 2 * width], d_inputs[..., 2 * width :] * r], axis=-1)
-    d_state_part = d_state_part.reshape(-1, 3 * width)
-    return d_inputs, before.reshape(-1, width).T @ d_state_part, d_state_part.sum(axis=0), d_first
+    before, d_state_part = before.reshape(-1, width), d_state_part.reshape(-1, 3 * width)
+    (d_recurrent,) = jax.linear_transpose(lambda w: product(before, w), recurrent)(d_state_part)
+    return d_inputs, d_recurrent, d_state_part.sum(axis=0), d_first
 
 
 gru_recurrence.defvjp(_gru_recurrence_forward, _gru_recurrence_backward)
@@ -145,6 +152,14 @@ class GRU(Layer):
         self.bias = nnx.Param(jnp.zeros(3 * width)) if use_bias else None
         self.recurrent_bias = nnx.Param(jnp.zeros(3 * width)) if use_bias else None
 
+    def recur(self, h: Float[Array, "... width"]) -> Float[Array, "... gates"]:
+        """The part of the gates from the state: ``U h``."""
+        return self.inputs(h) @ self.recurrent[...]
+
+    def recurrence(self, inputs: Array, bias: Array, h: Array) -> Array:
+        """``gru_recurrence`` with this one's weights."""
+        return gru_recurrence(inputs, self.recurrent[...], bias, h)
+
     def init_state(self) -> Float[Array, "width"]:
         return jnp.zeros(self.width)
 
@@ -155,7 +170,7 @@ class GRU(Layer):
 
     def advance(self, h: Float[Array, "... width"], inputs: Float[Array, "... gates"]) -> Float[Array, "... width"]:
         """The next state from projected inputs."""
-        recurrent = self.inputs(h) @ self.recurrent[...]
+        recurrent = self.recur(h)
         if self.recurrent_bias is not None:
             recurrent = recurrent + self.recurrent_bias[...]
         return gru_gates(inputs, recurrent, h)
@@ -193,7 +208,7 @@ class GRU(Layer):
             return jax.lax.scan(self._body, h, inputs)
         bias = jnp.zeros(3 * self.width) if self.recurrent_bias is None else self.recurrent_bias[...]
         h = jnp.broadcast_to(h, inputs.shape[1:-1] + (self.width,))
-        states = gru_recurrence(inputs, self.recurrent[...], bias, h)
+        states = self.recurrence(inputs, bias, h)
         return (states[-1] if len(states) else h), states
 
 
