@@ -156,6 +156,11 @@ class SenderConfig:
     complexity: int = 10
     dred_duration_ms: int = 1040
     """0 (no DRED) .. 1040, in steps of 40."""
+    dred_every: int = 1
+    """1 .. 50: one of so many packets reaches back so far. A gap may then have to wait for a later packet than the
+    next one, but all of them are cheaper."""
+    dred_between_ms: int = 0
+    """How far the packets between reach back."""
     level: int = 6
     """Quantiser level of the newest chunk, 0 .. 15."""
     slope: int = 5
@@ -168,6 +173,8 @@ class SenderConfig:
         """Raises ``ValueError`` for settings out of range."""
         longest = MAX_CHUNKS * CHUNK_FRAMES * 10
         _check_range("dred_duration_ms", self.dred_duration_ms, 0, longest)
+        _check_range("dred_every", self.dred_every, 1, PACKETS_PER_SECOND)
+        _check_range("dred_between_ms", self.dred_between_ms, 0, self.dred_duration_ms)
         _check_range("expected_loss", self.expected_loss, 0, 1)
         _check_range("level", self.level, 0, NUM_LEVELS - 1)
         _check_range("slope", self.slope, 0, 7)

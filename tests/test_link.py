@@ -18,7 +18,7 @@ from jdred.link import sender as sending
 from jdred.link.call import call, packetize, redundancy_bytes
 from jdred.link.receiver import Described, Receiver, Source
 from jdred.link.sender import Sender
-from jdred.link.simulate import carriers, redundancy, simulate
+from jdred.link.simulate import carriers, redundancy, repairs, simulate, sources
 from jdred.opus import codec, extension
 from jdred.opus.marker import EXTENSION_ID, attach_redundancy, find_redundancy
 
@@ -263,6 +263,36 @@ def test_simulation_agrees_with_packets_on_every_source(models, speech, simulate
     assert [names[int(s)] for s in out.source] == heard.sources[:PACKETS]
     kept = np.repeat(lost == 0, PACKET_SAMPLES) & (np.arange(len(speech)) % PACKET_SAMPLES >= 80)
     np.testing.assert_array_equal(np.asarray(out.pcm)[kept], speech[kept])
+
+
+@pytest.mark.parametrize(("every", "between_ms"), [(1, 0), (2, 0), (3, 80), (4, 0)])
+def test_sources_where_few_packets_reach_far(models, speech, every, between_ms):
+    """A gap waits for the packet that reaches it; packets and simulation agree, and the delay bounds the wait."""
+    names = {0: Source.GOOD, 1: Source.DRED, 2: Source.PLC}
+    config = SenderConfig(dred_duration_ms=400, dred_every=every, dred_between_ms=between_ms)
+    lost = trace(3, *range(10, 19), 21, 22, 25, 26, 30)
+    for delay_ms in (1040, 60):
+        receiver = ReceiverConfig(playout_delay_ms=delay_ms)
+        heard = call(speech, lost, models, config, receiver)
+        described = redundancy(models.rdovae, jnp.asarray(speech), config)
+        between = 4 * (between_ms // 40)
+        _, known = repairs(described, jnp.asarray(lost, bool), receiver, models.concealer.conceal_rows, between)
+        simulated = [names[int(s)] for s in sources(jnp.asarray(lost, bool), known)]
+        assert simulated == heard.sources[:PACKETS]
+        if delay_ms == 1040:
+            assert Source.PLC not in heard.sources
+
+
+def test_packets_between_are_small(models, speech):
+    def sizes(**options):
+        sender = Sender(models, SenderConfig(dred_duration_ms=400, **options))
+        return [redundancy_bytes(sender.send(block)) for block in packetize(speech)]
+
+    far, mixed = sizes(), sizes(dred_every=4, dred_between_ms=40)
+    none = sizes(dred_every=4)
+    assert mixed[12::4] == none[12::4] == far[12::4]
+    assert all(0 < small < large for k, (small, large) in enumerate(zip(mixed, far, strict=True)) if k > 12 and k % 4)
+    assert not any(size for k, size in enumerate(none) if k % 4)
 
 
 def test_simulation_under_vmap(models, speech, simulated):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig
 from jdred.link.jitter import Arrival, JitterBuffer, Timeline
-from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows
+from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows, reaches
 from jdred.link.splice import Splice
 from jdred.models import Models
 from jdred.opus import codec
@@ -283,13 +283,23 @@ class Receiver:
             return None
 
     def _redundancy(self) -> tuple[Described, int]:
-        """What the next packet in hand with redundancy says of the past, and how many frames before it 20 ms begin."""
-        if self.config.use_dred:
-            for arrival in self._buffer.after(self._clock + 1):
-                if self._reader.carries(arrival.packet):
-                    frames = -(-(arrival.position - self._clock) // FRAME_SAMPLES)
-                    return self._reader.read(arrival.packet, frames), frames
-        return NOTHING, 1
+        """What a packet in hand says of the past, and how many frames before it the next 20 ms begin.
+
+        It is the first whose redundancy reaches so far, or else the first with any.
+        """
+        found, longest = (NOTHING, 1), -1
+        for arrival in self._buffer.after(self._clock + 1) if self.config.use_dred else ():
+            chunks = self._reader.announced(arrival.packet)
+            if chunks is None or chunks <= longest:
+                continue
+            frames = -(-(arrival.position - self._clock) // FRAME_SAMPLES)
+            described = self._reader.read(arrival.packet, frames)
+            if longest < 0 or reaches(described, frames):
+                found = described, frames
+            if reaches(described, frames):
+                break
+            longest = chunks
+        return found
 
 
 def _conceal(

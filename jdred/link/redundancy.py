@@ -56,12 +56,21 @@ def gap_rows(
     return rows, (age < described.count) & (described.count > 0)
 
 
+def reaches(described: Described, frames: int) -> bool:
+    """Whether what begins ``frames`` before the packet described is known."""
+    return bool(described.newest + frames < described.count)
+
+
 def silent_row() -> Float[Array, "20"]:
     """Features of digital silence."""
     return extract(jnp.zeros(FRAME_SAMPLES))[0]
 
 
 NOTHING = Described(np.zeros((CHUNK_FRAMES * MAX_CHUNKS, NUM_FEATURES), np.float32), np.int32(0), np.int32(0))
+
+
+_KEPT = 4
+"""Packets whose redundancy is remembered: a gap that is filled from them asks for less and less."""
 
 
 class RedundancyReader:
@@ -72,20 +81,22 @@ class RedundancyReader:
         """Payloads that could not be read; they count as none."""
         self._payload = models.payloads
         self._describe, self._centre = bind(describe, models.rdovae), np.int32(models.wire.centre)
-        self._last: tuple[bytes, int, Described] | None = None
+        self._kept: dict[bytes, tuple[int, Described]] = {}
 
-    def carries(self, packet: bytes) -> bool:
-        """Whether there is a payload at all, readable or not."""
-        return find_redundancy(packet, self._payload.wire) is not None
+    def announced(self, packet: bytes) -> int | None:
+        """The number of chunks that a payload says it has, 0 where it does not tell; None where there is none."""
+        data = find_redundancy(packet, self._payload.wire)
+        return None if data is None else (self._payload.wire.announced(data[0]) if data else None) or 0
 
     def read(self, packet: bytes, frames: int) -> Described:
-        """What a packet says of the ``frames`` (10 ms each) before it.
-
-        The last answer is kept: a gap that is filled from one packet asks for less and less.
-        """
-        if self._last is None or self._last[0] is not packet or self._last[1] < frames:
-            self._last = packet, frames, self._read(packet, frames)
-        return self._last[2]
+        """What a packet says of the ``frames`` (10 ms each) before it."""
+        known, described = self._kept.pop(packet, (-1, NOTHING))
+        if known < frames:
+            known, described = frames, self._read(packet, frames)
+        self._kept[packet] = known, described
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return described
 
     def _read(self, packet: bytes, frames: int) -> Described:
         located = locate_redundancy(packet, self._payload.wire)

@@ -49,12 +49,17 @@ class SenderState(NamedTuple):
     """Latents in the history so far."""
     skipped: Int[Array, ""]
     """Silent latents that the last plan left out at the new end."""
+    number: Int[Array, ""]
+    """Of the next packet, modulo the number of packets of which one reaches far."""
 
 
 class Settings(NamedTuple):
     """What of ``SenderConfig`` the redundancy heeds, as values: to change them compiles nothing anew."""
 
     chunks: Int[Array, ""]
+    every: Int[Array, ""]
+    between: Int[Array, ""]
+    """Chunks of the packets between."""
     level: Int[Array, ""]
     slope: Int[Array, ""]
     max_level: Int[Array, ""]
@@ -83,12 +88,14 @@ def init_state(rdovae: RDOVAE, extractor: FeatureExtractor = EXTRACTOR) -> Sende
         active=jnp.zeros(HISTORY_LATENTS, bool),
         filled=zero,
         skipped=zero,
+        number=zero,
     )
 
 
 def settings(config: SenderConfig) -> Settings:
     """Those of a configuration."""
-    numbers = (config.dred_duration_ms // CHUNK_MS, config.level, config.slope, config.max_level)
+    chunks, between = config.dred_duration_ms // CHUNK_MS, config.dred_between_ms // CHUNK_MS
+    numbers = (chunks, config.dred_every, between, config.level, config.slope, config.max_level)
     return Settings(*map(np.int32, numbers), np.float32(config.activity_dbfs))
 
 
@@ -106,6 +113,7 @@ def step(
     """
     features, rows = scan(extractor, state.features, pcm.reshape(PACKET_FRAMES, FRAME_SAMPLES))
     encoder, encoded = rdovae.encoder.step(state.encoder, rows.reshape(-1))
+    chunks = jnp.where(state.number == 0, settings.chunks, settings.between)
     active = _push(state.active, 10 * jnp.log10(jnp.mean(pcm**2) + 1e-12) > settings.activity_dbfs)
     state = SenderState(
         features=features,
@@ -115,11 +123,12 @@ def step(
         active=active,
         filled=jnp.minimum(state.filled + 1, HISTORY_LATENTS),
         skipped=state.skipped,
+        number=(state.number + 1) % settings.every,
     )
     plan = activity.plan(
         jnp.repeat(active, activity.FLAGS_PER_PACKET),
         state.filled,
-        settings.chunks,
+        chunks,
         jnp.asarray(newest_offset),
         previously_skipped=state.skipped,
     )

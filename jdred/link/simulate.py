@@ -61,7 +61,8 @@ def simulate(
     packets = lost.shape[0]
     described = redundancy(models.rdovae, pcm, sender, models.extractor)
     concealer = models.concealer
-    rows, known = repairs(described, lost, receiver, concealer.conceal_rows)
+    between = CHUNK_FRAMES * (sender.dred_between_ms // CHUNK_MS)
+    rows, known = repairs(described, lost, receiver, concealer.conceal_rows, between)
     uniforms = jax.random.uniform(key, (packets, SPOKEN_ROWS, FRAME_SAMPLES, 8))
     arrived = (pcm if received is None else received).reshape(packets, PACKET_SAMPLES)
     xs = ConcealerInput(arrived, lost, rows, known, uniforms)
@@ -70,15 +71,20 @@ def simulate(
 
 
 def repairs(
-    described: Described, lost: Bool[Array, "packets"], receiver: ReceiverConfig, count: int
+    described: Described, lost: Bool[Array, "packets"], receiver: ReceiverConfig, count: int, between: int = 0
 ) -> tuple[Float[Array, "packets count 20"], Bool[Array, "packets count"]]:
     """For each lost packet the ``count`` feature rows that it is spoken from, and which are known.
 
     Args:
       described: what each packet says, a leading packet axis.
       receiver: static.
+      between: rows that packets have which do not reach far; see ``SenderConfig.dred_every``.
     """
-    carrier, distance = carriers(lost, lost.shape[0] if receiver.offline else -(-receiver.playout_delay_ms // 20))
+    delay = lost.shape[0] if receiver.offline else -(-receiver.playout_delay_ms // 20)
+    near, far = (carriers(lost | (described.count <= least), delay) for least in (0, between))
+    (at, distance), (later, farther) = near, far
+    use_far = ~_reaches(described, at, distance) & _reaches(described, later, farther)
+    carrier, distance = jnp.where(use_far, later, at), jnp.where(use_far, farther, distance)
 
     def rows_of(carrier: Array, distance: Array):
         told = jax.tree.map(lambda a: a[carrier], described)
@@ -86,6 +92,11 @@ def repairs(
         return rows, known & (distance > 0) & receiver.use_dred
 
     return jax.vmap(rows_of)(carrier, distance)
+
+
+def _reaches(described: Described, carrier: Int[Array, "packets"], distance: Int[Array, "packets"]):
+    frames = PACKET_FRAMES * distance
+    return (distance > 0) & (described.newest[carrier] + frames < described.count[carrier])
 
 
 def sources(lost: Bool[Array, "packets"], known: Bool[Array, "packets count"]) -> Int[Array, "packets"]:
@@ -117,7 +128,8 @@ def redundancy(
     level = jnp.broadcast_to(levels[:, None], steps.shape)
     _, decoded = rdovae.decoder.scan(rdovae.decoder.start(state), DecoderInput(latents, level))
     decoded = jnp.moveaxis(decoded, 1, 0).reshape(packets, MAX_CHUNKS * CHUNK_FRAMES, -1)
-    wanted = config.dred_duration_ms // CHUNK_MS
+    is_far = jnp.arange(packets) % config.dred_every == 0
+    wanted = jnp.where(is_far, config.dred_duration_ms // CHUNK_MS, config.dred_between_ms // CHUNK_MS)
     available = jnp.minimum(wanted, (jnp.arange(packets) + CHUNK_PACKETS) // CHUNK_PACKETS)
     return Described(decoded, CHUNK_FRAMES * available, jnp.ones(packets, jnp.int32))
 
