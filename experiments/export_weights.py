@@ -7,11 +7,11 @@ precision changed in the validation figures.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from jdred import weights
+from jdred.config import ModelKind
 from jdred.training import export
 
 
@@ -19,7 +19,7 @@ from jdred.training import export
 class Options:
     run: Path
     """Folder of the training run."""
-    kind: Literal["rdovae", "lpcnet", "fargan", "plc"]
+    kind: ModelKind
     name: str
     """Of the weight file."""
     card_notes: Path | None = None

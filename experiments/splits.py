@@ -17,14 +17,19 @@ from jdred.evaluation.clips import clips_in
 from jdred.link.plan import KINDS, TOTALS_KBPS, Split
 
 GRID = {
-    24: ((4, 5, 80), (6, 5, 80), (9, 5, 80), (9, 5, 160), (9, 3, 320), (11, 2, 520), (11, 2, 1040)),
-    32: ((4, 5, 80), (6, 5, 80), (7, 5, 160), (6, 5, 240), (9, 3, 320), (9, 5, 1040), (11, 2, 1040)),
-    40: ((2, 5, 80), (4, 5, 160), (6, 5, 320), (7, 5, 240), (9, 3, 520), (9, 5, 1040), (11, 2, 1040)),
-    64: ((0, 5, 80), (2, 5, 160), (4, 5, 160), (4, 3, 320), (6, 5, 320), (6, 3, 1040), (8, 3, 1040)),
-}
-"""Level, slope index and reach in ms that are tried, with and without LBRR."""
-COLUMNS = {"kind": None, "asked_kbps": 0, "split": None, "level": 0, "slope": 0, "duration_ms": 0, "estoi": 4,
-           "total_kbps": 1, "dred_kbps": 1}  # fmt: skip
+    24: ((6, 5, 80, 1), (9, 5, 160, 1), (12, 2, 520, 1), (4, 5, 160, 4), (6, 5, 240, 4), (7, 5, 480, 4), (6, 3, 480, 4),
+         (9, 5, 480, 4), (8, 3, 1040, 4), (9, 3, 1040, 4), (7, 5, 1040, 4)),
+    32: ((6, 5, 80, 1), (7, 5, 160, 1), (9, 3, 320, 1), (11, 2, 1040, 1), (6, 5, 160, 4), (4, 5, 240, 4),
+         (5, 5, 480, 4), (7, 5, 480, 4), (6, 3, 1040, 4), (7, 3, 1040, 4)),
+    40: ((4, 5, 160, 1), (6, 5, 320, 1), (8, 5, 520, 1), (9, 5, 1040, 1), (4, 5, 160, 2), (4, 5, 160, 4),
+         (2, 5, 240, 4), (2, 5, 480, 4), (4, 5, 480, 4), (5, 5, 480, 4), (3, 3, 1040, 4), (5, 3, 1040, 4),
+         (6, 3, 1040, 4)),
+    64: ((4, 5, 80, 1), (4, 5, 160, 1), (4, 3, 320, 1), (6, 3, 1040, 1), (2, 5, 240, 4), (0, 3, 240, 4), (3, 5, 480, 4),
+         (1, 3, 480, 4), (1, 2, 1040, 4), (2, 3, 1040, 4), (3, 3, 1040, 4)),
+}  # fmt: skip
+"""Level, slope index, reach in ms, and of how many packets one carries it: tried with and without LBRR."""
+COLUMNS = {"kind": None, "asked_kbps": 0, "split": None, "level": 0, "slope": 0, "duration_ms": 0, "every": 0,
+           "estoi": 4, "total_kbps": 1, "dred_kbps": 1}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,11 @@ def main(options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "splits.csv"
     rows = tables.read_csv(path) if path.exists() else []
-    done = {(row["asked_kbps"], row["split"], row["level"], row["slope"], row["duration_ms"]) for row in rows}
+    done = {tuple(row[name] for name in ("asked_kbps", "split", *Split._fields[1:])) for row in rows}
     with trials.workers(options.parts, options.processes) as staff:
         for total in options.totals_kbps:
             for split in candidates(total):
-                if (total, split.kind, split.level, split.slope, split.duration_ms) not in done:
+                if (total, *split) not in done:
                     rows += measured(stage, total, split, staff)
                     tables.write_csv(path, rows)
     print(tables.markdown(best(rows), COLUMNS))

@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from jdred.commands import files, libopus, network
-from jdred.config import ReceiverConfig, SenderConfig, TrainConfig
+from jdred.config import ModelKind, ReceiverConfig, SenderConfig, TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +113,7 @@ class Prepare:
 class Train:
     """Train one of the networks; an interrupted run goes on where it was."""
 
-    kind: Positional[Literal["rdovae", "lpcnet", "fargan", "plc", "lossgen"]]
+    kind: Positional[Literal[ModelKind, "lossgen"]]
     config: OmitArgPrefixes[TrainConfig]
 
 

@@ -6,6 +6,10 @@ what one latent decodes to).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+ModelKind = Literal["rdovae", "lpcnet", "fargan", "plc"]
+"""Of models of speech."""
 
 SAMPLE_RATE_HZ = 16_000
 FRAME_SAMPLES = 160

@@ -42,6 +42,15 @@ def test_the_choice_goes_by_the_gaps():
     assert planning.choose(37.1, 0.2, 120) == planning.choose(40, 0.2, 120)
 
 
+def test_little_delay_wants_more_packets_with_a_shorter_reach():
+    long = planning.choose(40, 0.2, 400.0, "dred")
+    assert planning.within(long, 400.0, 1040.0) == long
+    assert planning.within(long, 60.0, 100.0)[-2:] == (120, 2)
+    assert planning.within(long, 400.0, 100.0)[-2:] == (120, 1)
+    assert planning.within(long, 0.0, 0.0)[-2:] == (40, 1)
+    assert planning.within(planning.Split("lbrr"), 0.0, 200.0).duration_ms == 0
+
+
 def test_a_plan_keeps_to_its_total(shipped):
     for loss, burst_ms in ((0.2, 0.0), (0.2, 120.0), (0.0, 0.0)):
         config = jdred.plan(shipped, 40_000, loss, burst_ms)

@@ -21,6 +21,8 @@ class Sending:
     --expected-burst-ms, in place of the rates, levels and duration."""
     expected_burst_ms: float = 0.0
     """Mean length of a gap; 0: every packet is lost on its own."""
+    expected_delay_ms: float = 1040.0
+    """Playout delay of the receiver: longer repairs come too late."""
     models: str = "default"
     """Shipped set of models."""
 
@@ -31,4 +33,5 @@ def sender_config(args: Sending, models: "Models") -> SenderConfig:
 
     if args.total_kbps is None:
         return args.sender
-    return plan(models, round(1000 * args.total_kbps), args.sender.expected_loss, args.expected_burst_ms)
+    network = args.sender.expected_loss, args.expected_burst_ms, args.expected_delay_ms
+    return plan(models, round(1000 * args.total_kbps), *network)

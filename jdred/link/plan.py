@@ -1,7 +1,8 @@
 """What a sender should spend on redundancy, and on which, when it is told what the network loses.
 
 LBRR is a whole coarse copy of one packet, in the next one: it repairs what is lost alone. DRED reaches back over any
-gap, but what it repairs is spoken anew. Both are paid out of Opus's own bits.
+gap, but what it repairs is spoken anew. Both are paid out of Opus's own bits. Most of what DRED costs is there however
+far it reaches, and one packet in four is enough for a receiver that can wait three packets longer.
 """
 
 from typing import NamedTuple
@@ -23,6 +24,8 @@ LBRR_SHARE = 0.4
 LEAST_CORE_BPS = 6000
 FRAMING_BITS = 56
 """What a payload takes beside its symbols: headers, the mark, padding."""
+EVERY = 4
+"""Packets of which one carries DRED."""
 NEGLIGIBLE_LOSS = 0.005
 """Below it redundancy costs more than it repairs."""
 # By total; for isolated losses, short, medium and long bursts. Found by ``experiments/splits.py`` on validation clips.
@@ -58,6 +61,7 @@ class Split(NamedTuple):
     level: int = 15
     slope: int = 0
     duration_ms: int = 0
+    every: int = 1
 
     @property
     def has_lbrr(self) -> bool:
@@ -66,7 +70,8 @@ class Split(NamedTuple):
     @property
     def dred(self) -> dict[str, int]:
         """The fields of ``SenderConfig`` that describe DRED."""
-        return {"level": self.level, "slope": self.slope, "dred_duration_ms": self.duration_ms}
+        reach = {"dred_duration_ms": self.duration_ms, "dred_every": self.every}
+        return {"level": self.level, "slope": self.slope, **reach}
 
 
 def choose(total_kbps: float, loss: float, burst_ms: float, kind: str | None = None) -> Split:
@@ -83,25 +88,37 @@ def choose(total_kbps: float, loss: float, burst_ms: float, kind: str | None = N
     total = min(TOTALS_KBPS, key=lambda known: abs(known - total_kbps))
     gap = int(np.searchsorted(GAPS_MS, burst_ms, side="right"))
     wanted = BEST[total][gap] if kind is None else kind
-    return Split("lbrr") if wanted == "lbrr" else Split(wanted, *DRED[wanted][total][gap])
+    return Split("lbrr") if wanted == "lbrr" else Split(wanted, *DRED[wanted][total][gap], EVERY)
 
 
-def plan(models: Models, total_bps: int, loss: float, burst_ms: float = 0.0) -> SenderConfig:
+def plan(
+    models: Models, total_bps: int, loss: float, burst_ms: float = 0.0, playout_delay_ms: float = 1040.0
+) -> SenderConfig:
     """A sender for a total rate over a network that loses packets like this; for ``Sender`` and ``Sender.adapt``.
 
     Args:
       total_bps: of whole packets on average, about.
       loss, burst_ms: see ``choose``.
+      playout_delay_ms: of the receiver. DRED that comes later is of no use: less delay, shorter reach and more packets
+        that carry it.
     Raises:
       ValueError: out of range, or less than Opus needs.
     """
     if total_bps < LEAST_CORE_BPS:
         raise ValueError(f"expected a total of at least {LEAST_CORE_BPS} b/s, found {total_bps}")
-    split = choose(total_bps / 1000, loss, burst_ms)
+    split = within(choose(total_bps / 1000, loss, burst_ms), burst_ms, playout_delay_ms)
     if loss < NEGLIGIBLE_LOSS:
         return SenderConfig(bitrate_bps=total_bps, expected_loss=loss, dred_duration_ms=0)
     config = SenderConfig(expected_loss=loss, lbrr_bps=int(split.has_lbrr), **split.dred)
     return with_opus_rate(config, total_bps - redundancy_bps(models, config))
+
+
+def within(split: Split, burst_ms: float, delay_ms: float) -> Split:
+    """What of a split is in time: a gap and the packets without DRED after it must fit into the delay."""
+    chunk_ms, packet_ms = 10 * CHUNK_FRAMES, 1000 // PACKETS_PER_SECOND
+    reach = chunk_ms * max(1, round(np.ceil(delay_ms / chunk_ms)))
+    every = max(1, int((delay_ms - burst_ms) // packet_ms))
+    return split._replace(duration_ms=min(split.duration_ms, reach), every=min(split.every, every))
 
 
 def with_opus_rate(config: SenderConfig, bps: float) -> SenderConfig:
@@ -112,13 +129,14 @@ def with_opus_rate(config: SenderConfig, bps: float) -> SenderConfig:
 
 
 def redundancy_bps(models: Models, config: SenderConfig) -> float:
-    """What DRED in every packet takes on average speech, by the entropy of the coding tables."""
+    """What DRED takes on average speech, by the entropy of the coding tables; packets between have none."""
     if config.dred_duration_ms == 0:
         return 0.0
     chunks = config.dred_duration_ms // (10 * CHUNK_FRAMES)
     levels = np.asarray(level_schedule(*map(np.int32, (config.level, config.slope, config.max_level))))[:chunks]
     latent, state = _bits_by_level(models)
-    return float(PACKETS_PER_SECOND * (FRAMING_BITS + state[config.level] + latent[levels].sum()))
+    bits = FRAMING_BITS + state[config.level] + latent[levels].sum()
+    return float(PACKETS_PER_SECOND * bits / config.dred_every)
 
 
 def _bits_by_level(models: Models) -> tuple[Float[np.ndarray, "16"], Float[np.ndarray, "16"]]:

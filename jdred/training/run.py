@@ -4,19 +4,19 @@ from contextlib import closing
 from dataclasses import is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import jax
 import numpy as np
 
 from jdred import weights
-from jdred.config import TrainConfig
+from jdred.config import ModelKind, TrainConfig
 from jdred.models import TABLES
 from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
-KINDS = ("rdovae", "lpcnet", "fargan", "plc")
-"""Of models of speech. Two have a second task: RDO-VAE ``joint``, FARGAN ``student``."""
+KINDS = get_args(ModelKind)
+"""Two have a second task: RDO-VAE ``joint``, FARGAN ``student``."""
 _TASKS = {
     "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "fargan": "FARGAN", "student": "Student", "plc": "PLC",
     "lossgen": "Loss",
