@@ -32,7 +32,6 @@ NAMES = {
     "original": "original", "clean": "Opus, nothing lost", "opus_plc": "Opus PLC", "lbrr": "LBRR",
     "neural_plc": "neural PLC", "dred": "DRED", "dred_lbrr": "DRED + LBRR",
 }  # fmt: skip
-CHOSEN = "chosen"
 MEASURES = ("plcmos", "pesq_wb", "estoi", "wer")
 COLUMNS = {
     "kind": None, "config": None, "clips": 0, "loss": 3, "total_kbps": 1, "dred_kbps": 1, "plcmos": 2, "pesq_wb": 2,
@@ -121,17 +120,6 @@ def ways(options: Options, stage: trials.Bench, staff: trials.Workers) -> Iterat
                 yield EQUAL, total, Way(f"{name} {total}", senders, stock=name == "lbrr")
 
 
-def chosen(stage: trials.Bench, rows: list[tables.Row]) -> list[tables.Row]:
-    """The rows at equal totals of the kind of redundancy that a sender chooses, once more under that name."""
-    names = {(kind, row["asked_kbps"]): plan.choose(row["asked_kbps"], *stage.told[kind]).kind
-             for row in rows for kind in [row["kind"]]}  # fmt: skip
-    return [
-        row | {"config": f"{CHOSEN} {row['asked_kbps']}"}
-        for row in rows
-        if base(row["config"]) == names[row["kind"], row["asked_kbps"]]
-    ]
-
-
 def is_kept(options: Options, stage: trials.Bench, trial: trials.Trial) -> bool:
     """Whether the page lets hear it."""
     kind = options.hear_kind if options.hear_kind in stage.traces else list(stage.traces)[-1]
@@ -146,7 +134,7 @@ def write(
 ) -> None:
     """All files, and the tables printed."""
     by_counting = {name: [row for row in rows if row["counting"] == name] for name in options.counting}
-    by_counting[EQUAL] = (equal := by_counting.get(EQUAL, [])) + chosen(stage, equal)
+    by_counting[EQUAL] = (equal := by_counting.get(EQUAL, [])) + budget.chosen(stage, equal)
     means = {
         PAPER: trials.summarise(by_counting.get(PAPER, []), "opus_plc"),
         EQUAL: trials.summarise(by_counting.get(EQUAL, []), f"dred {options.totals_kbps[-1]}"),
@@ -157,8 +145,9 @@ def write(
     if means[PAPER]:
         texts["24 kb/s core, redundancy on top"] = tables.markdown(trials.beside(means[PAPER], like), COLUMNS)
     if means[EQUAL]:
-        texts["Equal totals, redundancy out of the core"] = tables.markdown(means[EQUAL], COLUMNS)
-        texts["Best at a total rate"] = tables.markdown(best(means[EQUAL]), {"kind": None, "asked_kbps": 0} | BEST)
+        equal = trials.beside(means[EQUAL], nearest(peer, means[EQUAL]))
+        texts["Equal totals, redundancy out of the core"] = tables.markdown(equal, COLUMNS)
+        texts["Best at a total rate"] = tables.markdown(budget.best(means[EQUAL]), budget.BEST_COLUMNS)
     with written_whole(options.out) as folder:
         tables.write_csv(folder / "packet_loss.csv", rows)
         tables.write_csv(folder / "packet_loss_means.csv", means[PAPER] + means[EQUAL])
@@ -175,35 +164,10 @@ def nearest(peer: dict[tuple[str, str], tables.Row], means: list[tables.Row]) ->
     found = {}
     for row in means:
         kind, config = str(row["kind"]), str(row["config"])
-        alike = [peer[kind, theirs] for theirs in PEER.get(config, ()) if (kind, theirs) in peer]
+        alike = [peer[kind, theirs] for theirs in PEER.get(budget.base(config), ()) if (kind, theirs) in peer]
         if alike:
             found[kind, config] = min(alike, key=lambda theirs: abs(theirs["total_kbps"] - row["total_kbps"]))
     return found
-
-
-BEST = {"estoi": None, "pesq_wb": None, "plcmos": None, "wer": None}
-
-
-def best(means: list[tables.Row]) -> list[tables.Row]:
-    """For every loss pattern and total the configuration that is best by each measure."""
-    found = []
-    for kind, total in dict.fromkeys((row["kind"], row["asked_kbps"]) for row in means):
-        of = [
-            row for row in means if (row["kind"], row["asked_kbps"]) == (kind, total) and base(row["config"]) != CHOSEN
-        ]
-        winners: tables.Row = {"kind": kind, "asked_kbps": total}
-        for measure in BEST:
-            known = [row for row in of if row.get(measure) is not None]
-            if known:
-                choose = min if measure == "wer" else max
-                winners[measure] = base(choose(known, key=lambda row: row[measure])["config"])
-        found.append(winners)
-    return found
-
-
-def base(config: object) -> str:
-    """The configuration's name without its total."""
-    return str(config).split()[0]
 
 
 def draw(
@@ -221,9 +185,9 @@ def draw(
     if means[EQUAL]:
         patterns = {kind: PATTERNS[kind].title for kind in CURVES if kind in stage.traces}
         patterns = patterns or {kind: kind for kind in list(stage.traces)[:2]}
-        ours = [row | {"config": base(row["config"])} for row in means[EQUAL]]
+        ours = [row | {"config": budget.base(row["config"])} for row in means[EQUAL]]
         theirs = {name: [row for (_, config), row in peer.items() if config in PEER[name]] for name in plan.KINDS}
-        names = {name: NAMES[name] for name in plan.KINDS} | {CHOSEN: "as the sender chooses"}
+        names = {name: NAMES[name] for name in plan.KINDS} | {budget.CHOSEN: "as the sender chooses"}
         figures.curves(folder / "rates.png", ours, MEASURES, patterns, names, theirs)
         pictures["Quality by total rate"] = (folder / "rates.png").read_bytes()
     return pictures

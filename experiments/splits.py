@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     stage = trials.bench(clips, trials.read_traces(options.traces, clips, options.kinds))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "splits.csv"
-    rows = tables.read_csv(path) if path.exists() else []
+    rows = [_numbers(row) for row in tables.read_csv(path)] if path.exists() else []
     done = {tuple(row[name] for name in ("asked_kbps", "split", *Split._fields[1:])) for row in rows}
     with trials.workers(options.parts, options.processes) as staff:
         for total in options.totals_kbps:
@@ -60,6 +60,12 @@ def main(options: Options) -> None:
                     rows += measured(stage, total, split, staff)
                     tables.write_csv(path, rows)
     print(tables.markdown(best(rows), COLUMNS))
+
+
+def _numbers(row: tables.Row) -> tables.Row:
+    """A row of the file with its numbers as numbers."""
+    whole = ("asked_kbps", *Split._fields[1:])
+    return {k: v if k in ("kind", "split") else int(v) if k in whole else float(v) for k, v in row.items()}
 
 
 def candidates(total_kbps: int) -> list[Split]:

@@ -149,3 +149,18 @@ def test_equal_totals(staff, stage):
         assert (sender.lbrr_bps > 0) == (kind == "single")
     with pytest.raises(ValueError, match="less than Opus needs"):
         budget.at_total(stage, 12, Split("dred", 0, 0, 520), staff)
+
+
+def test_the_best_of_a_total_and_what_a_sender_chooses():
+    stage = trials.Bench({}, {}, {"x": trials.Told(0.2, 25.0)})
+    rows = [
+        {"clip": "a", "kind": "x", "config": f"{kind} 40", "asked_kbps": 40, "estoi": estoi, "wer": wer}
+        for kind, estoi, wer in (("lbrr", 0.8, 0.3), ("dred", 0.7, 0.1), ("dred_lbrr", 0.75, 0.2))
+    ]
+    again = budget.chosen(stage, rows)
+    assert [row["config"] for row in again] == ["chosen 40"]
+    (told,) = budget.best(rows + again)
+    chosen = {"lbrr": 0.8, "dred": 0.7, "dred_lbrr": 0.75}[told["chosen"]]
+    assert told | {"behind_estoi": 0} == {"kind": "x", "asked_kbps": 40, "estoi": "lbrr", "wer": "dred",
+                                          "chosen": told["chosen"], "behind_estoi": 0}  # fmt: skip
+    assert told["behind_estoi"] == pytest.approx(0.8 - chosen)

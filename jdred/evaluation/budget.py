@@ -1,15 +1,19 @@
-"""Senders that take the same total, whatever they spend it on: redundancy is paid out of the core."""
+"""Senders that take the same total, whatever they spend it on, and which fares best: redundancy is paid by the core."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from jdred.config import SenderConfig
 from jdred.evaluation import trials
-from jdred.link.plan import LEAST_CORE_BPS, Split, with_opus_rate
+from jdred.evaluation.tables import Row
+from jdred.link.plan import LEAST_CORE_BPS, Split, choose, with_opus_rate
 
 ROUNDS = 3
+CHOSEN = "chosen"
+BEST_COLUMNS = {"kind": None, "asked_kbps": 0, "estoi": None, "pesq_wb": None, "plcmos": None, "wer": None,
+                CHOSEN: None, "behind_estoi": 4}  # fmt: skip
 
 
 def mean_kbps(stage: trials.Bench, config: SenderConfig, staff: trials.Workers) -> tuple[float, float]:
@@ -51,3 +55,38 @@ def at_total_by_kind(
     """``at_total`` of the split that each kind of traces has; equal ones are fitted once."""
     fitted = {split: at_total(stage, total_kbps, split, staff) for split in dict.fromkeys(splits.values())}
     return {kind: fitted[split] for kind, split in splits.items()}
+
+
+def base(config: object) -> str:
+    """The kind of redundancy in a configuration's name, ``<kind> <total>``."""
+    return str(config).split()[0]
+
+
+def chosen(stage: trials.Bench, rows: Sequence[Row]) -> list[Row]:
+    """The rows of the kind of redundancy that a sender chooses at their total, once more under the name ``chosen``."""
+
+    def is_chosen(row: Row) -> bool:
+        return base(row["config"]) == choose(row["asked_kbps"], *stage.told[row["kind"]]).kind
+
+    return [row | {"config": f"{CHOSEN} {row['asked_kbps']}"} for row in rows if is_chosen(row)]
+
+
+def best(means: Sequence[Row]) -> list[Row]:
+    """For every loss pattern and total the kind that is best by each measure; and what a sender chooses.
+
+    ``behind_estoi``: by so much the choice is behind the best in ESTOI.
+    """
+    found = []
+    for kind, total in dict.fromkeys((row["kind"], row["asked_kbps"]) for row in means):
+        of = {base(row["config"]): row for row in means if (row["kind"], row["asked_kbps"]) == (kind, total)}
+        choice = of.pop(CHOSEN, None)
+        winners: Row = {"kind": kind, "asked_kbps": total}
+        for measure in ("estoi", "pesq_wb", "plcmos", "wer"):
+            known = {name: row[measure] for name, row in of.items() if row.get(measure) is not None}
+            if known:
+                winners[measure] = (min if measure == "wer" else max)(known, key=known.get)
+        if choice is not None:
+            winners[CHOSEN] = next(name for name, row in of.items() if row["estoi"] == choice["estoi"])
+            winners["behind_estoi"] = max(row["estoi"] for row in of.values()) - choice["estoi"]
+        found.append(winners)
+    return found
