@@ -30,10 +30,17 @@ class Layer(nnx.Module):
 
     rounded = False
     """Inputs count in steps of 1/127."""
+    packed = None
+    """Kernels by name as ``Packed``, for inputs without batch axes."""
 
     def inputs(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """``x`` as it is weighed."""
         return round_activations(x) if self.rounded else x
+
+    def times(self, x: Float[Array, "... n_in"]) -> Float[Array, "... n_out"]:
+        """``x @ kernel``."""
+        x = self.inputs(x)
+        return x @ self.kernel[...] if self.packed is None or x.ndim > 1 else self.packed["kernel"].times(x)
 
 
 class Dense(Layer):
@@ -44,7 +51,7 @@ class Dense(Layer):
         self.bias = nnx.Param(jnp.zeros(n_out)) if use_bias else None
 
     def __call__(self, x: Float[Array, "... n_in"]) -> Float[Array, "... n_out"]:
-        y = self.inputs(x) @ self.kernel[...]
+        y = self.times(x)
         return y if self.bias is None else y + self.bias[...]
 
 
@@ -55,7 +62,7 @@ class GLU(Layer):
         self.kernel = nnx.Param(_orthogonal(rngs.params(), (width, width)))
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
-        return x * jax.nn.sigmoid(self.inputs(x) @ self.kernel[...])
+        return x * jax.nn.sigmoid(self.times(x))
 
 
 def _gru_gates(inputs: Array, recurrent: Array) -> tuple[Array, Array, Array]:
@@ -154,7 +161,8 @@ class GRU(Layer):
 
     def recur(self, h: Float[Array, "... width"]) -> Float[Array, "... gates"]:
         """The part of the gates from the state: ``U h``."""
-        return self.inputs(h) @ self.recurrent[...]
+        h = self.inputs(h)
+        return h @ self.recurrent[...] if self.packed is None or h.ndim > 1 else self.packed["recurrent"].times(h)
 
     def recurrence(self, inputs: Array, bias: Array, h: Array) -> Array:
         """``gru_recurrence`` with this one's weights."""
@@ -165,7 +173,7 @@ class GRU(Layer):
 
     def project(self, x: Float[Array, "... n_in"]) -> Float[Array, "... gates"]:
         """The part of the gates that needs no state: ``W x + b``."""
-        y = self.inputs(x) @ self.kernel[...]
+        y = self.times(x)
         return y if self.bias is None else y + self.bias[...]
 
     def advance(self, h: Float[Array, "... width"], inputs: Float[Array, "... gates"]) -> Float[Array, "... width"]:
@@ -232,7 +240,7 @@ class CausalConv(Layer):
 
     def _weigh(self, taps: list[Array]) -> Array:
         """``taps`` are oldest first, as the rows of the kernel are."""
-        y = self.inputs(jnp.concatenate(taps, axis=-1)) @ self.kernel[...]
+        y = self.times(jnp.concatenate(taps, axis=-1))
         return y if self.bias is None else y + self.bias[...]
 
     def step(self, memory: Float[Array, "... memory n_in"], x: Float[Array, "... n_in"]):

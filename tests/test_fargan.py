@@ -11,6 +11,7 @@ from flax import nnx
 
 from jdred import streaming, weights
 from jdred.config import FRAME_SAMPLES, PREEMPHASIS, FARGANConfig
+from jdred.packed import Packed, pack, packed
 from jdred.training.fargan import FARGANSettings, objective, roots, speak, spectral_error
 from jdred.training.student import StudentSettings, StudentTask, follow, imitation, strung
 from jdred.vocoder import VocoderInput
@@ -156,3 +157,30 @@ def test_a_teacher_has_to_be_a_fargan(model, tmp_path):
     assert StudentTask(None, None, StudentSettings(teacher=str(tmp_path / "teacher.npz"))).teacher.config == SMALL
     with pytest.raises(ValueError, match="expected a FARGAN, found LPCNetVoice in lpcnet"):
         _ = StudentTask(None, None, StudentSettings(teacher="lpcnet")).teacher
+
+
+def test_a_packed_voice_says_the_same_alone_and_exactly_the_same_in_a_batch(model, batch):
+    """Alone its weights have 8 significant bits; sizes as odd as some here, and few outputs, stay as they are."""
+    config = FARGANConfig(
+        pitch_embedding=4, condition_dense=16, condition_conv=32, condition=20, first=48, grus=(32, 24, 16), dense=32
+    )
+    plain = FARGAN(config, rngs=nnx.Rngs(0))
+    fast = packed(plain)
+    assert plain.subframe.first.packed is None
+    assert fast.subframe.gain.packed is None
+    assert {"kernel", "recurrent"} == fast.subframe.grus[0].packed.keys()
+    features = jnp.swapaxes(batch["features"], 0, 1)[:5]
+    pcm = batch["pcm"].astype(np.float32)[:, :KNOWN] / 32768
+    prime = jax.jit(FARGAN.prime)
+    jax.tree.map(np.testing.assert_array_equal, prime(plain, features, pcm), prime(fast, features, pcm))
+    (wanted, half), (got, fast_half) = (prime(voice, features[:, 0], pcm[0]) for voice in (plain, fast))
+    for a, b in ((half, fast_half), *zip(wanted.subframe.h, got.subframe.h, strict=True)):
+        assert 0 < np.linalg.norm(b - a) < 0.02 * np.linalg.norm(a)
+
+
+def test_a_packed_kernel_is_the_kernel_rounded():
+    for n_in in (2, 96, 160, 328):
+        kernel = np.random.default_rng(0).normal(size=(n_in, 24)).astype(np.float32)
+        x = np.random.default_rng(1).normal(size=n_in).astype(np.float32)
+        rounded = kernel.astype(jnp.bfloat16).astype(np.float32)
+        np.testing.assert_allclose(jax.jit(Packed.times)(pack(kernel), x), x @ rounded, atol=1e-4)

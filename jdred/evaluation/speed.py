@@ -10,6 +10,7 @@ from flax import nnx
 
 from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ, FARGANConfig, LPCNetConfig
 from jdred.evaluation.tables import Row
+from jdred.packed import packed
 from jdred.streaming import batch_state, bind
 from jdred.vocoder import Vocoder, VocoderInput
 from jdred.vocoder.fargan import FARGAN
@@ -65,7 +66,7 @@ def vocoder_row(name: str, batch: int, rows: np.ndarray, calls: int = 200) -> Ro
     if isinstance(config, LPCNetConfig):
         vocoder: Vocoder = fold(LPCNet(config, rngs=nnx.Rngs(0)))
     else:
-        vocoder = FARGAN(config, rngs=nnx.Rngs(0))
+        vocoder = packed(FARGAN(config, rngs=nnx.Rngs(0)))
     step = bind(type(vocoder).step, vocoder)
     uniforms = np.random.default_rng(0).random((*shape, FRAME_SAMPLES, 8), np.float32)
     features = np.resize(np.asarray(rows, np.float32), (batch, rows.shape[-1])).reshape(*shape, -1)

@@ -7,6 +7,7 @@ predicted. 20 ms of which a part is missing count as missing.
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -22,8 +23,10 @@ from jdred.link.splice import Splice
 from jdred.models import Models
 from jdred.opus import codec
 from jdred.opus import packet as opus_packet
+from jdred.packed import packed
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerState
 from jdred.streaming import bind
+from jdred.vocoder.fargan import FARGAN
 
 __all__ = ["Described", "Receiver", "Source", "describe", "gap_rows"]
 
@@ -70,6 +73,8 @@ class Receiver:
         self._opus = codec.Decoder()
         self._reader = RedundancyReader(models)
         concealer = models.concealer
+        if isinstance(models.vocoder, FARGAN):
+            concealer = replace(concealer, vocoder=packed(models.vocoder))
         self._good, self._conceal = bind(Concealer.good, concealer), bind(_conceal, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
