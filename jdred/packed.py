@@ -16,8 +16,9 @@ from jdred.layers import GRU, Layer
 LARGEST_BLOCK = 16
 """Inputs weighed at a time; with more XLA's loop is slower."""
 FEWEST_BLOCKS = 16
-"""With fewer XLA joins the sum of blocks with their products in a loop too large to be vectorised; not for gates, which
-read the sum in three places."""
+"""With fewer XLA joins the sum of blocks with their products in a loop too large to be vectorised. Gates, which read
+the sum in three places, need only half as many.
+"""
 FEWEST_OUTPUTS = 16
 """With fewer a kernel stays as it is."""
 
@@ -63,7 +64,7 @@ def packed(module: Module) -> Module:
     module = jax.tree.map(lambda leaf: leaf, module)
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, Layer):
-            fewest = 1 if isinstance(layer, GRU) else FEWEST_BLOCKS
+            fewest = FEWEST_BLOCKS // 2 if isinstance(layer, GRU) else FEWEST_BLOCKS
             kernels = {name: getattr(layer, name)[...] for name in ("kernel", "recurrent") if hasattr(layer, name)}
             if all(kernel.shape[0] % 2 == 0 and kernel.shape[1] >= FEWEST_OUTPUTS for kernel in kernels.values()):
                 layer.packed = nnx.data({name: pack(kernel, fewest) for name, kernel in kernels.items()})
