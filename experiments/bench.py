@@ -87,7 +87,7 @@ def vocoders(options: Options, pcm: np.ndarray) -> list[tables.Row]:
 
 def steps(pcm: np.ndarray, models: Models) -> list[tuple[str, Callable[[], object], float]]:
     """``(name, call, ms of audio that a call handles)`` of each step, in the order of the data."""
-    config, blocks = SenderConfig(), jnp.asarray(packetize(pcm))
+    config, blocks = sending.settings(SenderConfig()), jnp.asarray(packetize(pcm))
     state, planned = sending.init_state(models.rdovae, models.extractor), None
     networks = models.rdovae, models.extractor
     plan = bind(lambda n, s, block: sending.step(n[0], config, s, block, n[1]), networks)
