@@ -93,6 +93,18 @@ class LPCNetConfig:
     pitch_embedding: int = 64
     lpc_gamma: float = 1.0
     """Bandwidth expansion of the LPC: ``a_j *= gamma**j``."""
+    bunch: int = 1
+    """Samples for which GRU A steps once, 1, 2 or 4; GRU B steps for each of them."""
+    density: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Share of the recurrent weights that GRU A has, of update gate, reset gate and candidate; see ``BlockGRU``."""
+    end_to_end: bool = False
+    """The frame-rate network says the LPC, as reflection coefficients; else they are those of the cepstrum."""
+
+    def __post_init__(self):
+        """A JSON file knows lists only. Raises ``ValueError`` for a bunch that does not divide half a frame."""
+        object.__setattr__(self, "density", tuple(self.density))
+        if self.bunch not in (1, 2, 4):
+            raise ValueError(f"bunch must be 1, 2 or 4, found {self.bunch}")
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,22 @@ from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.lpc import lpc_from_cepstrum
 from jdred.layers import GRU, gru_gates, gru_recurrence
 from jdred.training.lpcnet import (
-    CONTEXT_ROWS,
     TABLES,
     Heard,
     LPCNetSettings,
     LPCNetTask,
+    Speech,
     align,
     damage,
     draw_noise,
-    whole_indices,
+    noisy_indices,
+    observe,
 )
 from jdred.training.run import train
 from jdred.vocoder import VocoderInput, sampling
-from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, LPCNetVoice, fold, look_up
+from jdred.vocoder.bunch import look_up
+from jdred.vocoder.frame_network import CONTEXT_ROWS, FrameNetwork
+from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, fold
 
 KNOWN = LPCNetVoice.prime_rows * FRAME_SAMPLES + FRAME_SAMPLES // 2
 SMALL = LPCNetConfig(gru_a=24, gru_b=8, condition=16, embedding=8, pitch_embedding=4)
@@ -209,7 +212,7 @@ def test_tables_are_the_embedding_times_its_kernels(model):
     indices = jnp.asarray([3, 128, 250])
     rows = np.asarray(model.embedding[...])[[3, 128, 250]]
     expected = np.einsum("ie,ieg->g", rows, np.asarray(model.embedding_kernels[...]))
-    np.testing.assert_allclose(look_up(fold(model).tables, indices), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(look_up(fold(model).tables.gru_a, indices), expected, rtol=1e-4, atol=1e-5)
 
 
 def heard_by_hand(features, pcm):
@@ -339,22 +342,29 @@ def test_rows_speak_half_a_frame_early():
     assert float(spoken[-1, 0]) == 500
 
 
+def heard_of(spoken, past, a, noise):
+    return observe(Speech(spoken, past, damage(spoken, past, a, noise)), a)
+
+
 def test_damage_is_the_closed_loop_written_out(rng):
     samples, batch = 2 * FRAME_SAMPLES, 2
     spoken, past = rng.normal(0, 2000, (samples, batch)), rng.normal(0, 2000, (LPC_ORDER, batch))
     cepstrum = rng.normal(0, 0.3, (2, batch, 18)) + 4 * (np.arange(18) < 1)
     a = np.asarray(jax.jit(lpc_from_cepstrum)(np.float32(cepstrum)))
     noise = np.round(rng.laplace(0, 2, (samples, batch)))
-    heard = jax.jit(damage)(*(jnp.asarray(x, jnp.float32) for x in (spoken, past, a, noise)))
+    heard = jax.jit(heard_of)(*(jnp.asarray(x, jnp.float32) for x in (spoken, past, a, noise)))
     # Written out from the indices that were found, so that a rounding at the edge of two cannot spoil all that follow.
     signal, excitation = past, np.full(batch, mulaw.ZERO)
     for n in range(samples):
         prediction = -sum(a[n // FRAME_SAMPLES, :, j] * signal[-1 - j] for j in range(LPC_ORDER))
         np.testing.assert_allclose(heard.last[n], mulaw.encode(signal[-1]), atol=0.02)
         np.testing.assert_allclose(heard.prediction[n], mulaw.encode(prediction), atol=0.02)
-        np.testing.assert_array_equal(heard.excitation[n], excitation)
-        assert np.abs(heard.target[n] - mulaw.encode(spoken[n] - prediction)).max() < 0.52
-        excitation = np.clip(np.asarray(heard.target[n]) + noise[n], 0, 255)
+        np.testing.assert_allclose(heard.excitation[n], excitation, atol=0.02)
+        np.testing.assert_allclose(heard.target[n], mulaw.encode(spoken[n] - prediction), atol=0.02)
+        if n + 1 < samples:
+            excitation = np.round(heard.excitation[n + 1])
+        wanted = np.clip(np.asarray(heard.target[n]) + noise[n], 0, 255)
+        assert np.abs(excitation - wanted).max() < 0.52 or n + 1 == samples
         signal = np.concatenate([signal, (prediction + mulaw.decode(excitation))[None]])
 
 
@@ -366,11 +376,12 @@ def test_noise_has_the_spread_it_says():
 
 
 def test_random_rounding_is_right_in_the_mean():
-    between = Heard(*(np.full((4000, 4), x, type(x)) for x in (100.25, 254.9, 77, 0)))
-    indices = whole_indices(between, jax.random.key(0), 0.0)
+    between = Heard(*(np.full((4000, 4), x, np.float32) for x in (100.25, 254.9, 77, 3.4)))
+    indices, target = noisy_indices(between, jax.random.key(0), 0.0, whole=True)
     np.testing.assert_allclose(indices.mean(axis=(1, 2)), [100.25, 254.9, 77.0], atol=0.02)
-    assert int(whole_indices(between, jax.random.key(0), 3.0).max()) == 255
-    np.testing.assert_array_equal(whole_indices(between, None, 3.0)[:, 0, 0], [100, 255, 77])
+    assert (target == 3).all()
+    assert int(noisy_indices(between, jax.random.key(0), 3.0, whole=True)[0].max()) == 255
+    np.testing.assert_array_equal(noisy_indices(between, None, 3.0, whole=True)[0][:, 0, 0], [100, 255, 77])
 
 
 def test_training_steps_lower_the_loss_and_reach_every_weight(task):
@@ -396,9 +407,9 @@ def test_training_steps_lower_the_loss_and_reach_every_weight(task):
 def test_validation_is_repeatable_and_the_schedule_warms_up(task):
     model = fresh()
     figures = task.validate(model)
-    assert set(figures) == {"loss", "clean"}
+    assert set(figures) == {"loss", "clean", "linear"}
     assert figures == task.validate(model)
-    assert all(abs(value - np.log(256)) < 0.1 for value in figures.values())
+    assert all(abs(figures[name] - np.log(256)) < 0.1 for name in ("loss", "clean"))
     optimizer = task.optimizer(1000)
     one = {"x": jnp.ones(())}
 

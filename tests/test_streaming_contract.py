@@ -28,7 +28,8 @@ from jdred.plc.predictor import Predictor
 from jdred.rdovae import RDOVAE, DecoderInput
 from jdred.vocoder import VocoderInput
 from jdred.vocoder.fargan import FARGAN
-from jdred.vocoder.lpcnet import FrameNetwork, LPCNet, fold
+from jdred.vocoder.frame_network import FrameNetwork
+from jdred.vocoder.lpcnet import LPCNet, fold
 from jdred.weights import abstract
 
 TIME = 5

@@ -71,6 +71,13 @@ def levinson(autocorrelation: Float[Array, "... lags"]) -> Float[Array, "... ord
     Coefficients beyond the order where the prediction gain passes 30 dB stay zero; a mask keeps shapes static and
     gradients finite. The first term of the autocorrelation must be positive.
     """
+    return _recursion(autocorrelation)[0]
+
+
+def _recursion(
+    autocorrelation: Float[Array, "... lags"],
+) -> tuple[Float[Array, "... order"], Float[Array, "... order"]]:
+    """LPC and reflection coefficients."""
     total, order = autocorrelation[..., :1], autocorrelation.shape[-1] - 1
 
     def raise_order(carry, _):
@@ -79,21 +86,41 @@ def levinson(autocorrelation: Float[Array, "... lags"]) -> Float[Array, "... ord
         enough = error[..., :1] * MAX_GAIN < total
         reflection = jnp.where(enough, 0.0, -ahead[..., :1] / error[..., :1])
         carry = lattice.delayed().reflect(reflection), ahead + reflection * error, error + reflection * ahead
-        return carry, None
+        return carry, reflection[..., 0]
 
     start = Lattice.start(autocorrelation.shape[:-1], order), autocorrelation, autocorrelation
-    (lattice, _, _), _ = jax.lax.scan(raise_order, start, length=order)
-    return lattice.forward[..., 1:]
+    (lattice, _, _), reflections = jax.lax.scan(raise_order, start, length=order)
+    return lattice.forward[..., 1:], jnp.moveaxis(reflections, 0, -1)
+
+
+def step_up(reflections: Float[Array, "... order"]) -> Float[Array, "... order"]:
+    """LPC of reflection coefficients; stable where all are within (-1, 1)."""
+
+    def raise_order(lattice, reflection):
+        return lattice.delayed().reflect(reflection[..., None]), None
+
+    start = Lattice.start(reflections.shape[:-1], reflections.shape[-1])
+    return jax.lax.scan(raise_order, start, jnp.moveaxis(reflections, -1, 0))[0].forward[..., 1:]
 
 
 def lpc_from_cepstrum(cepstrum: Float[Array, "... 18"], gamma: float = 1.0) -> Float[Array, "... 16"]:
-    """LPC of the smooth spectrum that a cepstrum describes.
+    """LPC of the smooth spectrum that a cepstrum describes; ``gamma`` as for ``widen``."""
+    return widen(levinson(_autocorrelation(cepstrum)), gamma)
 
-    ``gamma`` < 1 widens the bandwidths: ``a_j *= gamma**j``.
-    """
+
+def reflections_from_cepstrum(cepstrum: Float[Array, "... 18"]) -> Float[Array, "... 16"]:
+    """Reflection coefficients of the smooth spectrum that a cepstrum describes."""
+    return _recursion(_autocorrelation(cepstrum))[1]
+
+
+def _autocorrelation(cepstrum: Float[Array, "... 18"]) -> Float[Array, "... 17"]:
     energies = 10 ** bands.log_energies_from_cepstrum(cepstrum)
-    autocorrelation = energies @ _AUTOCORRELATION + _NOISE_FLOOR
-    return levinson(autocorrelation) * np.float32(gamma ** np.arange(1, LPC_ORDER + 1))
+    return energies @ _AUTOCORRELATION + _NOISE_FLOOR
+
+
+def widen(a: Float[Array, "... order"], gamma: float) -> Float[Array, "... order"]:
+    """``gamma`` < 1 widens the bandwidths: ``a_j *= gamma**j``."""
+    return a * np.float32(gamma ** np.arange(1, a.shape[-1] + 1))
 
 
 def predict(a: Float[Array, "... order"], signal: Float[Array, "... order_plus_n"]) -> Float[Array, "... n"]:
@@ -104,6 +131,17 @@ def predict(a: Float[Array, "... order"], signal: Float[Array, "... order_plus_n
     order = a.shape[-1]
     count = signal.shape[-1] - order + 1
     return -sum(a[..., j : j + 1] * signal[..., order - 1 - j : order - 1 - j + count] for j in range(order))
+
+
+def predict_by_frame(
+    a: Float[Array, "... frames order"], signal: Float[Array, "... order_plus_n"]
+) -> Float[Array, "... n"]:
+    """``predict`` of the n samples after the first ``order``, with coefficients of each of equally long frames."""
+    frames, order = a.shape[-2:]
+    length = (signal.shape[-1] - order) // frames
+    begins = range(0, frames * length, length)
+    pasts = jnp.stack([signal[..., n : n + order + length - 1] for n in begins], axis=-2)
+    return predict(a, pasts).reshape(*signal.shape[:-1], -1)
 
 
 def residual(a: Float[Array, "... order"], signal: Float[Array, "... order_plus_n"]) -> Float[Array, "... n"]:

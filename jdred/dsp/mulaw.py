@@ -34,3 +34,9 @@ def decode(u: Float[Array, "..."] | Int[Array, "..."]) -> Float[Array, "..."]:
     deviation = u / ZERO - 1.0
     sign = _sign(deviation)
     return sign * INT16_SCALE / _MU * jnp.expm1(sign * deviation * jnp.log1p(_MU))
+
+
+def log_slope(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log of the slope of ``decode``: what is added to nats a value to make them nats a sample in int16 units."""
+    rate = jnp.log1p(_MU) / ZERO
+    return rate * jnp.abs(u - ZERO) + jnp.log(INT16_SCALE / _MU * rate)

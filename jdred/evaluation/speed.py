@@ -18,6 +18,11 @@ from jdred.vocoder.lpcnet import LPCNet, fold
 
 PRESETS = {
     "LPCNet 192/32": LPCNetConfig(),
+    "LPCNet 192/32, bunches of 2": LPCNetConfig(bunch=2),
+    "LPCNet 192/32, bunches of 4": LPCNetConfig(bunch=4),
+    "LPCNet 192/32, end to end": LPCNetConfig(end_to_end=True),
+    "LPCNet 384/32 in blocks": LPCNetConfig(gru_a=384, density=(0.2, 0.2, 0.4)),
+    "LPCNet 384/32 in blocks, bunches of 2": LPCNetConfig(gru_a=384, density=(0.2, 0.2, 0.4), bunch=2),
     "LPCNet 384/16": LPCNetConfig(gru_a=384, gru_b=16),
     "FARGAN": FARGANConfig(),
     "FARGAN half": FARGANConfig.half(),

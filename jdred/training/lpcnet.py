@@ -18,11 +18,13 @@ from jaxtyping import Array, Float, Int, Key
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, NUM_BANDS, LPCNetConfig
 from jdred.dsp import mulaw
 from jdred.dsp.filters import preemphasize
-from jdred.dsp.lpc import lpc_from_cepstrum
+from jdred.dsp.lpc import predict_by_frame, reflections_from_cepstrum
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
-from jdred.vocoder.lpcnet import CONTEXT_ROWS, LPCNet
+from jdred.vocoder.bunch import Indices
+from jdred.vocoder.frame_network import CONTEXT_ROWS
+from jdred.vocoder.lpcnet import LPCNet, linear_prediction, reflect
 from jdred.vocoder.sampling import log_likelihood
 
 TABLES = ("embedding", "pitch", "factors")
@@ -48,20 +50,37 @@ class LPCNetSettings:
     """Standard deviation of the noise on what the network reads, in indices."""
     cold_start: float = 0.5
     """Share of sequences whose frame-rate network has seen less than its full context, as after priming."""
+    residual: float = 2.0
+    """End to end: weight of the excitation's size, as the log of the mu-law's slope there ..."""
+    distance: float = 2.0
+    """... and of the distance of the reflection coefficients from those of the cepstrum, as log area ratios."""
     validation_batches: int = 6
 
 
 class Heard(NamedTuple):
-    """What the sample-rate network is given for each sample and what it should say; values 0 .. 255 of mu-law."""
+    """What the sample-rate network is given for each sample and what it should say; values 0 .. 255 of mu-law.
+
+    All are continuous, with slopes in the linear prediction where that is the network's own.
+    """
 
     last: Float[Array, "samples ..."]
-    """The last sample of the damaged past, continuous."""
+    """The last sample of the damaged past."""
     prediction: Float[Array, "samples ..."]
-    """Linear prediction from the damaged past, continuous."""
-    excitation: Int[Array, "samples ..."]
-    """The last excitation of the damaged past."""
-    target: Int[Array, "samples ..."]
+    """Linear prediction from the damaged past."""
+    excitation: Float[Array, "samples ..."]
+    """The last excitation of the damaged past, whole but for rounding errors."""
+    target: Float[Array, "samples ..."]
     """The excitation that leads from the damaged past to the true sample."""
+
+
+class Speech(NamedTuple):
+    """What a batch says and what is heard of it; pre-emphasised, int16 units."""
+
+    spoken: Float[Array, "samples batch"]
+    past: Float[Array, "16 batch"]
+    """The samples before."""
+    damaged: Float[Array, "samples batch"]
+    """``spoken`` as the network hears it."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +110,19 @@ class LPCNetTask:
         return objective(self.settings, parameters, batch, key)
 
     def validate(self, parameters: LPCNet) -> dict[str, float]:
-        """Cross-entropy in nats per sample with the noise of training (``loss``) and without any (``clean``)."""
+        """The objective with the noise of training (``loss``); and without any the cross-entropy in nats a sample.
+
+        ``clean`` is that of the mu-law indices, ``linear`` that of the sample itself, in int16 units: it stays
+        comparable where linear predictions differ.
+        """
         rng, key = np.random.default_rng(1), jax.random.key(1)
         figures = []
         for number in range(self.settings.validation_batches):
             batch = self._draw(self.validation, rng)
             noisy, _ = _compiled_objective(self.settings, parameters, batch, jax.random.fold_in(key, number))
-            clean, _ = _compiled_objective(self.settings, parameters, batch, None)
-            figures.append([noisy, clean])
-        noisy, clean = np.mean(figures, axis=0)
-        return {"loss": float(noisy), "clean": float(clean)}
+            _, clean = _compiled_objective(self.settings, parameters, batch, None)
+            figures.append([noisy, clean["entropy"], clean["linear"]])
+        return dict(zip(("loss", "clean", "linear"), map(float, np.mean(figures, axis=0)), strict=True))
 
     def _draw(self, corpus: Prepared, rng: np.random.Generator) -> dict[str, np.ndarray]:
         crops = corpus.crops(rng, self.settings.batch, CONTEXT_ROWS + self.settings.rows)
@@ -108,7 +130,10 @@ class LPCNetTask:
 
 
 def objective(settings: LPCNetSettings, model: LPCNet, batch: dict[str, Array], key: Key[Array, ""] | None):
-    """Cross-entropy in nats per sample, over the rows after the context; no noise of any kind without a key."""
+    """Cross-entropy in nats per sample, over the rows after the context; no noise of any kind without a key.
+
+    See ``judge`` for what end to end adds, and for the figures.
+    """
     features = jnp.swapaxes(batch["features"], 0, 1)
     if key is None:
         started, noise = jnp.zeros(features.shape[1], jnp.int32), 0.0
@@ -119,13 +144,41 @@ def objective(settings: LPCNetSettings, model: LPCNet, batch: dict[str, Array], 
     spoken, past = align(batch["pcm"])
     # Without any context the vocoder knows no past samples either.
     past = jnp.where(started == CONTEXT_ROWS, 0.0, past)
-    taps = lpc_from_cepstrum(features[CONTEXT_ROWS:, :, :NUM_BANDS], settings.model.lpc_gamma)
-    heard = damage(spoken, past, taps, jnp.broadcast_to(noise, spoken.shape))
     since_start = jnp.arange(features.shape[0])[:, None] - started
     frames = batch_state(model.frame.init_state(), features.shape[1:2])
     _, condition = model.frame.scan(frames, features, since_start)
-    h = model.scan(condition[CONTEXT_ROWS:], whole_indices(heard, key, settings.index_noise))
-    return cross_entropy(model, h, heard.target), {}
+    features, condition = features[CONTEXT_ROWS:], condition[CONTEXT_ROWS:]
+    a = jax.lax.stop_gradient(linear_prediction(model, features, condition))
+    damaged = damage(spoken, past, a, jnp.broadcast_to(noise, spoken.shape))
+    return judge(settings, model, features, condition, Speech(spoken, past, damaged), key)
+
+
+def judge(
+    settings: LPCNetSettings,
+    model: LPCNet,
+    features: Float[Array, "rows batch 20"],
+    condition: Float[Array, "rows batch condition"],
+    speech: Speech,
+    key: Key[Array, ""] | None,
+):
+    """The loss of a batch whose damage is done, and figures.
+
+    End to end, with a key: indices are not rounded, and the gradient goes through them and the target into the
+    linear prediction. The likelihood is then that of the sample, not of the index, or a poor prediction would pay;
+    and large excitations and reflection coefficients far from the cepstrum's cost more.
+    """
+    own = settings.model.end_to_end
+    heard = observe(speech, linear_prediction(model, features, condition))
+    values, target = noisy_indices(heard, key, settings.index_noise, whole=not own or key is None)
+    entropy = cross_entropy(model, model.scan(condition, values), target)
+    slope = mulaw.log_slope(heard.target).mean()
+    figures = {"entropy": entropy, "linear": entropy + slope}
+    if not own:
+        return entropy, figures
+    true = reflections_from_cepstrum(features[..., :NUM_BANDS])
+    distance = jnp.mean((log_area_ratios(reflect(model, condition)) - log_area_ratios(true)) ** 2)
+    loss = entropy + (1 + settings.residual) * slope + settings.distance * distance
+    return loss, figures | {"distance": distance}
 
 
 _compiled_objective = jax.jit(objective, static_argnums=0)
@@ -160,42 +213,60 @@ def damage(
     past: Float[Array, "16 batch"],
     a: Float[Array, "rows batch 16"],
     noise: Float[Array, "samples batch"],
-) -> Heard:
-    """Quantise a pre-emphasised signal in the closed loop, with noise on the excitation's indices."""
+) -> Float[Array, "samples batch"]:
+    """A pre-emphasised signal quantised in the closed loop, with noise on the excitation's indices."""
     shape = (len(a), FRAME_SAMPLES, spoken.shape[1])
 
-    def by_sample(taps, carry, x):
-        history, excitation = carry
+    def by_sample(taps, history, x):
         true, noise = x
         prediction = (taps * history).sum(axis=-1)
-        target = mulaw.quantize(true - prediction)
-        damaged = jnp.clip(jnp.round(target + noise), 0, 255).astype(jnp.int32)
-        heard = Heard(mulaw.encode(history[:, -1]), mulaw.encode(prediction), excitation, target)
-        history = jnp.concatenate([history[:, 1:], (prediction + mulaw.decode(damaged))[:, None]], axis=1)
-        return (history, damaged), heard
+        excitation = jnp.clip(mulaw.quantize(true - prediction) + noise, 0, 255)
+        damaged = prediction + mulaw.decode(excitation)
+        return jnp.concatenate([history[:, 1:], damaged[:, None]], axis=1), damaged
 
-    def by_row(carry, x):
+    def by_row(history, x):
         a, *samples = x
-        return jax.lax.scan(partial(by_sample, -a[:, ::-1]), carry, tuple(samples))
+        return jax.lax.scan(partial(by_sample, -a[:, ::-1]), history, tuple(samples))
 
-    first = (past.T, jnp.full(spoken.shape[1], mulaw.ZERO, jnp.int32))
-    _, heard = jax.lax.scan(by_row, first, (a, spoken.reshape(shape), noise.reshape(shape)))
-    return jax.tree.map(lambda x: x.reshape(spoken.shape), heard)
+    _, damaged = jax.lax.scan(by_row, past.T, (a, spoken.reshape(shape), noise.reshape(shape)))
+    return damaged.reshape(spoken.shape)
 
 
-def whole_indices(heard: Heard, key: Key[Array, ""] | None, deviation: float) -> Int[Array, "3 samples batch"]:
-    """Indices for the tables: with a key noisy and rounded at random (interpolation in the mean), else nearest."""
-    indices = jnp.stack([heard.last, heard.prediction, heard.excitation.astype(jnp.float32)])
+def observe(speech: Speech, a: Float[Array, "rows batch 16"]) -> Heard:
+    """What there is to hear and to say, given the linear prediction."""
+    signal = jnp.concatenate([speech.past, speech.damaged])
+    prediction = predict_by_frame(jnp.moveaxis(a, 0, -2), signal.T).T
+    excitation = mulaw.encode(speech.damaged - prediction)
+    before = jnp.concatenate([jnp.full_like(excitation[:1], mulaw.ZERO), excitation[:-1]])
+    last = signal[LPC_ORDER - 1 : -1]
+    return Heard(mulaw.encode(last), mulaw.encode(prediction), before, mulaw.encode(speech.spoken - prediction))
+
+
+def log_area_ratios(reflections: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Of reflection coefficients; the pole is moved a little out of reach."""
+    return jnp.log((1.01 + reflections) / (1.01 - reflections))
+
+
+def noisy_indices(
+    heard: Heard, key: Key[Array, ""] | None, deviation: float, *, whole: bool
+) -> tuple[Indices, Indices]:
+    """Indices for the tables, ``[3, samples, batch]``, and the target.
+
+    Args:
+      key: without it there is no noise, and indices are rounded to the nearest.
+      whole: indices are rounded, with noise at random, which is interpolation in the mean; else they stay as they are.
+    """
+    values, target = jnp.stack([heard.last, heard.prediction, heard.excitation]), heard.target
     if key is not None:
         normal_key, round_key = jax.random.split(key)
-        indices += deviation * jax.random.normal(normal_key, indices.shape)
-        indices += jax.random.uniform(round_key, indices.shape, minval=-0.5, maxval=0.5)
-    return jnp.clip(jnp.round(indices), 0, 255).astype(jnp.int32)
+        values += deviation * jax.random.normal(normal_key, values.shape)
+        if whole:
+            values += jax.random.uniform(round_key, values.shape, minval=-0.5, maxval=0.5)
+    values = jnp.clip(values, 0, 255)
+    return tuple(jnp.round(x).astype(jnp.int32) for x in (values, target)) if whole else (values, target)
 
 
-def cross_entropy(
-    model: LPCNet, h: Float[Array, "samples batch gru_b"], target: Int[Array, "samples batch"]
-) -> Float[Array, ""]:
+def cross_entropy(model: LPCNet, h: Float[Array, "samples batch gru_b"], target: Indices) -> Float[Array, ""]:
     """Mean negative log-likelihood of the targets; ``samples`` is a multiple of ``PIECE_SAMPLES``."""
 
     @jax.checkpoint

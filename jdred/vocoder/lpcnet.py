@@ -2,6 +2,8 @@
 
 A frame-rate network turns feature rows into conditioning. A sample-rate network, 16,000 steps a second, reads the
 last sample, its linear prediction and the last excitation as mu-law indices and says how likely each excitation is.
+Its larger half may step once for a bunch of samples (``bunch``) or have but a share of its weights (``sparse``), and
+the linear prediction may be the frame-rate network's own.
 Signals are pre-emphasised and in int16 units inside, PCM in [-1, 1] at the boundary.
 
 J.-M. Valin and J. Skoglund, "LPCNet: Improving Neural Speech Synthesis Through Linear Prediction", ICASSP 2019; the
@@ -9,6 +11,7 @@ tree of the output is that of "Neural Speech Synthesis on a Shoestring" (ICASSP 
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -16,63 +19,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jdred.config import FRAME_SAMPLES, LPC_ORDER, MAX_PERIOD, NUM_BANDS, NUM_FEATURES, LPCNetConfig
+from jdred.config import FRAME_SAMPLES, LPC_ORDER, NUM_BANDS, LPCNetConfig
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import deemphasize, preemphasize
-from jdred.dsp.lpc import lpc_from_cepstrum, predict
-from jdred.dsp.pitch import period_from_feature
-from jdred.layers import GRU, CausalConv, Dense
+from jdred.dsp.lpc import lpc_from_cepstrum, predict_by_frame, step_up, widen
+from jdred.layers import GRU, Dense
 from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
-
-CONTEXT_ROWS = 4
-"""Rows before the one spoken that the frame-rate network sees: two convolutions of kernel 3."""
-
-
-class FrameState(NamedTuple):
-    """Past inputs of the two convolutions."""
-
-    first: Float[Array, "... 2 inputs"]
-    second: Float[Array, "... 2 condition"]
-
-
-class FrameNetwork(nnx.Module):
-    """Feature rows to conditioning, once per 10 ms, causal."""
-
-    def __init__(self, config: LPCNetConfig, *, rngs: nnx.Rngs):
-        width = config.condition
-        self.pitch = nnx.Param(0.1 * jax.random.normal(rngs.params(), (MAX_PERIOD, config.pitch_embedding)))
-        self.first = CausalConv(NUM_FEATURES + config.pitch_embedding, width, kernel_size=3, rngs=rngs)
-        self.second = CausalConv(width, width, kernel_size=3, rngs=rngs)
-        self.dense = nnx.List([Dense(width, width, rngs=rngs) for _ in range(2)])
-
-    def init_state(self) -> FrameState:
-        return FrameState(self.first.init_state(), self.second.init_state())
-
-    def _inputs(self, features: Array) -> Array:
-        pitch = self.pitch[...][period_from_feature(features[..., NUM_BANDS])]
-        return jnp.concatenate([features, pitch], axis=-1)
-
-    def _finish(self, x: Array) -> Array:
-        for layer in self.dense:
-            x = jnp.tanh(layer(x))
-        return x
-
-    def step(self, state: FrameState, features: Float[Array, "... 20"]):
-        first, x = self.first.step(state.first, self._inputs(features))
-        second, x = self.second.step(state.second, jnp.tanh(x))
-        return FrameState(first, second), self._finish(jnp.tanh(x))
-
-    def scan(
-        self,
-        state: FrameState,
-        features: Float[Array, "rows ... 20"],
-        since_reset: Int[Array, "rows ..."] | None = None,
-    ):
-        """All rows at once; ``since_reset`` as for ``CausalConv.scan``."""
-        first, x = self.first.scan(state.first, self._inputs(features), since_reset)
-        second, x = self.second.scan(state.second, jnp.tanh(x), since_reset)
-        return FrameState(first, second), self._finish(jnp.tanh(x))
+from jdred.vocoder.bunch import READ, Indices, Tables, gates_by_sample, read_by_bunch
+from jdred.vocoder.frame_network import FrameNetwork, FrameState
+from jdred.vocoder.sparse import BlockGRU
 
 
 class TreeOutput(nnx.Module):
@@ -98,53 +54,84 @@ class LPCNet(nnx.Module):
     """The trainable network. ``fold`` makes the vocoder of it."""
 
     def __init__(self, config: LPCNetConfig, *, rngs: nnx.Rngs):
-        gates = 3 * config.gru_a
-        self.config = config
+        width, bunch = config.condition, config.bunch
+        self.config, self.lpc_gamma = config, config.lpc_gamma
         self.frame = FrameNetwork(config, rngs=rngs)
         self.embedding = nnx.Param(_embedding_init(rngs.params(), config.embedding))
-        kernels = nnx.initializers.glorot_uniform(batch_axis=0)
-        self.embedding_kernels = nnx.Param(kernels(rngs.params(), (3, config.embedding, gates)))
-        self.gru_a = GRU(config.condition, config.gru_a, rngs=rngs)
-        self.condition_b = Dense(config.condition, 3 * config.gru_b, rngs=rngs, use_bias=False)
+        self.embedding_kernels = _embedding_kernels(config, bunch * READ, config.gru_a, rngs)
+        if min(config.density) < 1:
+            self.gru_a: GRU = BlockGRU(width, config.gru_a, config.density, rngs=rngs)
+        else:
+            self.gru_a = GRU(width, config.gru_a, rngs=rngs)
+        self.condition_b = Dense(width, 3 * config.gru_b, rngs=rngs, use_bias=False)
         self.gru_b = GRU(config.gru_a, config.gru_b, rngs=rngs)
         self.output = TreeOutput(config.gru_b, rngs=rngs)
+        self.bunch_kernels = _embedding_kernels(config, bunch * READ, config.gru_b, rngs) if bunch > 1 else None
+        self.reflections = _faint(Dense(width, LPC_ORDER, rngs=rngs)) if config.end_to_end else None
 
-    def tables(self) -> Float[Array, "3 256 gates"]:
-        """What an index of the last sample, the prediction and the last excitation adds to the gates of GRU A."""
-        return self.embedding[...] @ self.embedding_kernels[...]
+    def tables(self) -> Tables:
+        """Embeddings and their kernels as tables."""
+        of_gru_b = None if self.bunch_kernels is None else self.embedding[...] @ self.bunch_kernels[...]
+        return Tables(self.embedding[...] @ self.embedding_kernels[...], of_gru_b)
 
     def scan(
-        self, condition: Float[Array, "frames ... condition"], indices: Int[Array, "3 samples ..."]
+        self, condition: Float[Array, "frames ... condition"], indices: Indices
     ) -> Float[Array, "samples ... gru_b"]:
         """Teacher forcing: states of GRU B where all inputs are known, from silence.
 
-        ``output`` of the result is the logits of each sample.
+        ``output`` of the result is the logits of each sample. ``indices`` as for ``hear``.
         """
         return hear(self, self.tables(), condition, indices)[1]
 
 
-def look_up(tables: Float[Array, "3 256 gates"], indices: Int[Array, "3 ..."]) -> Float[Array, "... gates"]:
-    """Sum of the three tables' rows."""
-    return tables[0][indices[0]] + tables[1][indices[1]] + tables[2][indices[2]]
+def _embedding_kernels(config: LPCNetConfig, tables: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
+    init = nnx.initializers.glorot_uniform(batch_axis=0)
+    return nnx.Param(init(rngs.params(), (tables, config.embedding, 3 * width)))
+
+
+def _faint(layer: Dense) -> Dense:
+    """With small weights: at first there is hardly any prediction, and nothing that a random one could upset."""
+    return jax.tree.map(lambda a: 0.1 * a, layer)
+
+
+def reflect(network: "LPCNet | LPCNetVoice", condition: Float[Array, "... condition"]) -> Float[Array, "... 16"]:
+    """The reflection coefficients that an end-to-end network says, in (-1, 1)."""
+    return jnp.tanh(network.reflections(condition))
+
+
+def linear_prediction(
+    network: "LPCNet | LPCNetVoice", features: Float[Array, "... 20"], condition: Float[Array, "... condition"]
+) -> Float[Array, "... 16"]:
+    """The LPC of rows: the network's own or those of the cepstrum."""
+    if network.reflections is None:
+        return lpc_from_cepstrum(features[..., :NUM_BANDS], network.lpc_gamma)
+    return widen(step_up(reflect(network, condition)), network.lpc_gamma)
 
 
 def hear(
     network: "LPCNet | LPCNetVoice",
-    tables: Float[Array, "3 256 gates"],
+    tables: Tables,
     condition: Float[Array, "frames ... condition"],
-    indices: Int[Array, "3 samples ..."],
+    indices: Indices,
 ) -> tuple[Float[Array, "... gru_a"], Float[Array, "samples ... gru_b"]]:
-    """Known samples from silence: the last state of GRU A and all of GRU B; ``samples`` is at most 160 a frame.
+    """Known samples from silence: the last state of GRU A and all of GRU B.
 
     The parallel twin of speaking: what needs no state is done for all samples at once.
+
+    Args:
+      indices: ``[3, samples, ...]``, of the last sample, the prediction and the last excitation before each sample;
+        whole bunches, at most 160 samples a frame.
     """
+    bunch, samples = tables.bunch, indices.shape[1]
 
-    def by_sample(gates: Array) -> Array:
-        return jnp.repeat(gates, FRAME_SAMPLES, axis=0)[: indices.shape[1]]
+    def repeated(gates: Array, times: int, count: int) -> Array:
+        return jnp.repeat(gates, times, axis=0)[:count]
 
-    gates = by_sample(network.gru_a.project(condition)) + look_up(tables, indices)
+    gates = repeated(network.gru_a.project(condition), FRAME_SAMPLES // bunch, samples // bunch)
+    gates += tables.of_bunch(read_by_bunch(indices, bunch))
     last, h_a = network.gru_a.run(network.gru_a.init_state(), gates)
-    gates = by_sample(network.condition_b(condition)) + network.gru_b.project(h_a)
+    gates = repeated(network.condition_b(condition), FRAME_SAMPLES, samples) + gates_by_sample(tables, indices)
+    gates += repeated(network.gru_b.project(h_a), bunch, samples)
     return last, network.gru_b.run(network.gru_b.init_state(), gates)[1]
 
 
@@ -158,6 +145,8 @@ class VoiceState(NamedTuple):
     """The last samples, pre-emphasised, int16 units, newest last."""
     excitation: Int[Array, "..."]
     """The last excitation as mu-law index."""
+    read: Int[Array, "... read"]
+    """What GRU A has yet to read: the indices known before each sample of the last bunch but its first."""
     emphasis: Float[Array, "..."]
     """The last sample spoken, int16 units."""
 
@@ -173,11 +162,12 @@ class LPCNetVoice:
     floor: ClassVar[float] = -10.0
 
     frame: FrameNetwork
-    tables: Float[Array, "3 256 gates"]
+    tables: Tables
     gru_a: GRU
     condition_b: Dense
     gru_b: GRU
     output: TreeOutput
+    reflections: Dense | None
     lpc_gamma: float = field(default=1.0, metadata={"static": True})
     confinement: float = field(default=sampling.CONFINEMENT, metadata={"static": True})
     temperature: float = field(default=1.0, metadata={"static": True})
@@ -189,6 +179,7 @@ class LPCNetVoice:
             h_b=self.gru_b.init_state(),
             signal=jnp.zeros(LPC_ORDER),
             excitation=jnp.asarray(mulaw.ZERO, jnp.int32),  # index 0 would be a loud click
+            read=jnp.full(READ * (self.tables.bunch - 1), mulaw.ZERO, jnp.int32),
             emphasis=jnp.zeros(()),
         )
 
@@ -204,21 +195,21 @@ class LPCNetVoice:
         frames = batch_state(self.frame.init_state(), pcm.shape[:-1])
         frame, condition = self.frame.scan(frames, features)
         signal, emphasis = preemphasize(INT16_SCALE * pcm)
-        indices, excitation = self._indices(features, signal)
+        indices, excitation = self._indices(linear_prediction(self, features, condition), signal)
         h_a, h_b = hear(self, self.tables, condition, indices)
-        state = VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, emphasis)
+        late = jnp.moveaxis(indices[:, indices.shape[1] - self.tables.bunch + 1 :], 1, 0)
+        late = jnp.moveaxis(late.reshape(-1, *late.shape[2:]), 0, -1)
+        state = VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, late, emphasis)
         return self._say(state, features[-1], condition[-1], uniforms[..., FRAME_SAMPLES // 2 :, :])
 
     def _indices(
-        self, features: Float[Array, "rows ... 20"], signal: Float[Array, "... known"]
+        self, a: Float[Array, "rows ... 16"], signal: Float[Array, "... known"]
     ) -> tuple[Int[Array, "3 known ..."], Int[Array, "..."]]:
         """What the networks read of a known signal, pre-emphasised and from silence, and its last excitation."""
-        a, known = lpc_from_cepstrum(features[..., :NUM_BANDS], self.lpc_gamma), signal.shape[-1]
-        unknown = len(features) * FRAME_SAMPLES - known
+        known = signal.shape[-1]
+        unknown = len(a) * FRAME_SAMPLES - known
         padded = jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(LPC_ORDER, unknown)])
-        length = LPC_ORDER + FRAME_SAMPLES - 1
-        pasts = jnp.stack([padded[..., n : n + length] for n in range(0, known + unknown, FRAME_SAMPLES)], axis=-2)
-        prediction = predict(jnp.moveaxis(a, 0, -2), pasts).reshape(*signal.shape[:-1], -1)[..., :known]
+        prediction = predict_by_frame(jnp.moveaxis(a, 0, -2), padded)[..., :known]
         excitation = mulaw.quantize(signal - prediction)
         before = jnp.concatenate([jnp.full_like(excitation[..., :1], mulaw.ZERO), excitation[..., :-1]], axis=-1)
         last = mulaw.quantize(padded[..., LPC_ORDER - 1 : LPC_ORDER - 1 + known])
@@ -228,27 +219,37 @@ class LPCNetVoice:
     def _say(
         self, state: VoiceState, features: Array, condition: Array, uniforms: Float[Array, "... samples 8"]
     ) -> tuple[VoiceState, Float[Array, "... samples"]]:
-        """The next samples of a row."""
-        taps = -lpc_from_cepstrum(features[..., :NUM_BANDS], self.lpc_gamma)[..., ::-1]
-        gates_a, gates_b = self.gru_a.project(condition), self.condition_b(condition)
-
-        def body(carry, threshold):
-            h_a, h_b, signal, excitation = carry
-            prediction = (taps * signal).sum(axis=-1)
-            indices = jnp.stack([mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation])
-            h_a = self.gru_a.advance(h_a, gates_a + look_up(self.tables, indices))
-            h_b = self.gru_b.advance(h_b, gates_b + self.gru_b.project(h_a))
-            excitation = sampling.sample(self.output(h_b), threshold)
-            said = prediction + mulaw.decode(excitation)
-            signal = jnp.concatenate([signal[..., 1:], said[..., None]], axis=-1)
-            return (h_a, h_b, signal, excitation), said
-
-        first = (state.h_a, state.h_b, state.signal, state.excitation)
+        """The next samples of a row, a number of bunches."""
+        taps = -linear_prediction(self, features, condition)[..., ::-1]
+        gates = self.gru_a.project(condition), self.condition_b(condition)
+        first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
         thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
-        (h_a, h_b, signal, excitation), said = jax.lax.scan(body, first, jnp.moveaxis(thresholds, -2, 0))
-        pcm, emphasis = deemphasize(jnp.moveaxis(said, 0, -1), state.emphasis)
-        state = VoiceState(state.frame, h_a, h_b, signal, excitation, emphasis)
-        return state, jnp.clip(pcm / INT16_SCALE, -1.0, 1.0)
+        thresholds = jnp.moveaxis(thresholds, -2, 0).reshape(-1, self.tables.bunch, *condition.shape[:-1], 8)
+        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates), first, thresholds)
+        said = jnp.moveaxis(said.reshape(-1, *condition.shape[:-1]), 0, -1)
+        pcm, emphasis = deemphasize(said, state.emphasis)
+        *carry, read = last
+        return VoiceState(state.frame, *carry, jnp.moveaxis(read, 0, -1), emphasis), jnp.clip(pcm / INT16_SCALE, -1, 1)
+
+    def _say_bunch(
+        self, taps: Array, gates: tuple[Array, Array], carry: tuple, thresholds: Float[Array, "bunch ... 8"]
+    ):
+        """One step of GRU A, and for each sample of its bunch one of GRU B."""
+        h_a, h_b, signal, excitation, read = carry
+        said = []
+        for place, threshold in enumerate(thresholds):
+            prediction = (taps * signal).sum(axis=-1)
+            known = jnp.stack([mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation])
+            # Without a barrier the indices would be computed again for every gate.
+            known, read = jax.lax.optimization_barrier((known, jnp.concatenate([read, known])))
+            if place == 0:
+                h_a = self.gru_a.advance(h_a, gates[0] + self.tables.of_bunch(read))
+                from_a, read = gates[1] + self.gru_b.project(h_a), read[:0]
+            h_b = self.gru_b.advance(h_b, from_a + self.tables.of_sample(place, known))
+            excitation = sampling.sample(self.output(h_b), threshold)
+            said.append(prediction + mulaw.decode(excitation))
+            signal = jnp.concatenate([signal[..., 1:], said[-1][..., None]], axis=-1)
+        return (h_a, h_b, signal, excitation, read), jnp.stack(said)
 
 
 def fold(model: LPCNet, *, confinement: float = sampling.CONFINEMENT, temperature: float = 1.0) -> LPCNetVoice:
@@ -260,6 +261,7 @@ def fold(model: LPCNet, *, confinement: float = sampling.CONFINEMENT, temperatur
         condition_b=model.condition_b,
         gru_b=model.gru_b,
         output=model.output,
+        reflections=model.reflections,
         lpc_gamma=model.config.lpc_gamma,
         confinement=confinement,
         temperature=temperature,

@@ -23,8 +23,24 @@ def path(index: Int[Array, "..."]) -> tuple[Int[Array, "... 8"], Int[Array, "...
     return leaf >> below, (leaf >> (below - 1)) & 1
 
 
-def log_likelihood(logits: Float[Array, "... 256"], index: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Log of the probability of an index, in nats, from the 8 nodes on its path."""
+def between(value: Float[Array, "..."]) -> tuple[Int[Array, "..."], Float[Array, "..."]]:
+    """The index below a value 0 .. 255, at most 254, and how far on the way to the next it lies, 0 .. 1."""
+    low = jnp.clip(jnp.floor(jax.lax.stop_gradient(value)), 0, NUM_INDICES - 2)
+    return low.astype(jnp.int32), value - low
+
+
+def log_likelihood(
+    logits: Float[Array, "... 256"], index: Int[Array, "..."] | Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Log of the probability of an index, in nats, from the 8 nodes on its path.
+
+    Between two indices probabilities are interpolated: a value that is not whole has a likelihood with a slope.
+    """
+    if jnp.issubdtype(index.dtype, jnp.floating):
+        low, part = between(index)
+        below, above = log_likelihood(logits, low), log_likelihood(logits, low + 1)
+        larger = jax.lax.stop_gradient(jnp.maximum(below, above))
+        return larger + jnp.log((1 - part) * jnp.exp(below - larger) + part * jnp.exp(above - larger))
     nodes, bits = path(index)
     chosen = jnp.take_along_axis(logits, nodes, axis=-1)
     return jax.nn.log_sigmoid(jnp.where(bits == 1, chosen, -chosen)).sum(axis=-1)
