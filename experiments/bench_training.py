@@ -18,17 +18,15 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jdred import weights
-from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ, FARGANConfig, LPCNetConfig, RDOVAEConfig
+from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ, LPCNetConfig, RDOVAEConfig
 from jdred.evaluation import tables
 from jdred.evaluation.clips import written_whole
+from jdred.evaluation.speed import PRESETS
 from jdred.training import Task, loop
 from jdred.training.run import make_task
 
 SIZES: dict[str, tuple[str, Any]] = {
-    "LPCNet 192/32": ("lpcnet", LPCNetConfig()),
-    "LPCNet 384/16": ("lpcnet", LPCNetConfig(gru_a=384, gru_b=16)),
-    "FARGAN": ("fargan", FARGANConfig()),
-    "FARGAN half": ("fargan", FARGANConfig.half()),
+    **{name: ("lpcnet" if isinstance(model, LPCNetConfig) else "fargan", model) for name, model in PRESETS.items()},
     "RDO-VAE": ("rdovae", RDOVAEConfig()),
     "RDO-VAE paper": ("rdovae", RDOVAEConfig.paper()),
 }

@@ -1,9 +1,23 @@
-"""Train the shipped LPCNet vocoder: ``python experiments/train_lpcnet.py --data DIR --out DIR [--fit.minutes 60]``."""
+"""Train the LPCNet vocoder: ``python experiments/train_lpcnet.py --data DIR --out DIR [--fit.minutes 60]``.
+
+By default the shipped sizes; ``--model.bunch 2``, ``--model.gru-a 384 --model.density 0.2 0.2 0.4`` or
+``--model.end-to-end`` train a variant.
+"""
+
+from dataclasses import dataclass
 
 import tyro
 
-from jdred.config import TrainConfig
+from jdred.config import LPCNetConfig, TrainConfig
+from jdred.training.lpcnet import LPCNetSettings
 from jdred.training.run import train
 
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainConfig):
+    model: LPCNetConfig = LPCNetConfig()
+
+
 if __name__ == "__main__":
-    print(train("lpcnet", tyro.cli(TrainConfig, description=__doc__)))
+    options = tyro.cli(Options, description=__doc__)
+    print(train("lpcnet", options, LPCNetSettings(model=options.model)))
