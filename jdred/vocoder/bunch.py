@@ -51,6 +51,10 @@ def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float
         low, part = between(indices)
         rows = zip(tables, low, part[..., None], strict=True)
         return sum((1 - part) * table[low] + part * table[low + 1] for table, low, part in rows)
+    if indices.ndim == 1:
+        # One stream: a single look-up of all rows is faster. Of many it would hold too much.
+        flat = tables.reshape(-1, tables.shape[-1])
+        return jnp.take(flat, indices + tables.shape[1] * jnp.arange(len(tables)), axis=0).sum(axis=0)
     return sum(table[index] for table, index in zip(tables, indices, strict=True))
 
 
