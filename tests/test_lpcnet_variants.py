@@ -1,6 +1,6 @@
 """LPCNet in blocks, in bunches and with linear prediction of its own: each against what it stands for."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import jax
@@ -10,9 +10,11 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
+from jdred import weights
 from jdred.config import FRAME_SAMPLES, LPCNetConfig
 from jdred.dsp import lpc, mulaw
 from jdred.layers import GRU, gru_gates
+from jdred.models import load_vocoder
 from jdred.training.lpcnet import LPCNetSettings, Speech, judge, objective
 from jdred.vocoder import VocoderInput, sampling, sparse
 from jdred.vocoder.bunch import look_up, read_by_bunch
@@ -248,3 +250,10 @@ def test_the_networks_own_prediction_is_stable_and_used(speech):
 def test_a_bunch_must_divide_half_a_frame():
     with pytest.raises(ValueError, match="bunch must be 1, 2 or 4, found 3"):
         LPCNetConfig(bunch=3)
+
+
+def test_weights_of_a_variant_come_back_as_the_same_voice(tmp_path):
+    config = VARIANTS["all at once"]
+    model = jax.jit(lambda: LPCNet(config, rngs=nnx.Rngs(0)))()
+    weights.write(tmp_path / "own.npz", weights.flatten(model), {"kind": "lpcnet", "model": asdict(config)}, half=False)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), load_vocoder(str(tmp_path / "own.npz")), fold(model))
