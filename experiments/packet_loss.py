@@ -2,11 +2,11 @@
 
 ``python experiments/packet_loss.py --clips DIR --traces DIR --out DIR [--peer CSV]`` counts in two ways. The paper's:
 an Opus core of 24 kb/s, LBRR and DRED on top. Equal totals: LBRR and DRED are taken out of the core, so that all take
-what plain Opus takes; there ``chosen`` is the kind of redundancy that ``jdred.plan`` takes for the loss it is told.
-Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
+what plain Opus takes, and our receiver predicts what nothing repairs; there ``chosen`` is the kind of redundancy that
+``jdred.plan`` takes for the loss it is told. Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
 ``packet_loss_means.csv``, tables in ``packet_loss.md``, bars (``packet_loss.png``), quality against total rate
-(``rates.png``), and
-``report.html`` with some clips to hear. Words are counted on English clips where there is a recogniser.
+(``rates.png``), and ``report.html`` with some clips to hear. Words are counted on English clips where there is a
+recogniser.
 """
 
 import time
@@ -117,7 +117,7 @@ def ways(options: Options, stage: trials.Bench, staff: trials.Workers) -> Iterat
                 senders = budget.at_total_by_kind(stage, total, splits, staff)
                 for sender in dict.fromkeys(senders.values()):
                     print(f"{name} at {total} kb/s: {sender}", flush=True)
-                yield EQUAL, total, Way(f"{name} {total}", senders, stock=name == "lbrr")
+                yield EQUAL, total, Way(f"{name} {total}", senders)
 
 
 def is_kept(options: Options, stage: trials.Bench, trial: trials.Trial) -> bool:

@@ -39,7 +39,7 @@ class Options:
     traces: Path
     out: Path
     totals_kbps: tuple[int, ...] = TOTALS_KBPS
-    kinds: tuple[str, ...] = ("rand20", "ge20s", "ge20", "ge20l")
+    kinds: tuple[str, ...] = ("rand20", "rand30", "ge20s", "ge20", "ge20l")
     only: tuple[str, ...] = ()
     """Names or patterns of the clips to take; all by default."""
     processes: int = 2

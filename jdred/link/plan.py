@@ -19,6 +19,8 @@ KINDS = ("lbrr", "dred", "dred_lbrr")
 TOTALS_KBPS = (24, 32, 40, 64)
 GAPS_MS = (40, 85, 220)
 """Mean gaps between which losses count as isolated, short, medium and long bursts."""
+MANY = 0.25
+"""From so much loss on isolated losses often come in pairs."""
 LBRR_SHARE = 0.4
 """Of a rate with LBRR the part that is named so; libopus sees the sum alone."""
 LEAST_CORE_BPS = 6000
@@ -28,26 +30,27 @@ EVERY = 4
 """Packets of which one carries DRED."""
 NEGLIGIBLE_LOSS = 0.005
 """Below it redundancy costs more than it repairs."""
-# By total; for isolated losses, short, medium and long bursts. Found by ``experiments/splits.py`` on validation clips.
+# By total; for isolated losses, many of these, short, medium and long bursts. Found on validation clips, as
+# ``experiments/splits.py`` does.
 BEST = {
-    24: ("lbrr", "dred", "dred", "dred"),
-    32: ("lbrr", "dred", "dred", "dred"),
-    40: ("dred_lbrr", "dred", "dred", "dred"),
-    64: ("dred_lbrr", "dred_lbrr", "dred", "dred"),
+    24: ("lbrr", "lbrr", "dred", "dred", "dred"),
+    32: ("lbrr", "dred_lbrr", "dred", "dred", "dred"),
+    40: ("dred_lbrr", "dred_lbrr", "dred", "dred", "dred"),
+    64: ("dred_lbrr", "dred_lbrr", "dred_lbrr", "dred", "dred"),
 }
 """The kind that serves best."""
 DRED = {
     "dred": {
-        24: ((4, 5, 160), (6, 3, 480), (6, 3, 480), (9, 3, 1040)),
-        32: ((4, 5, 240), (5, 5, 480), (5, 5, 480), (6, 3, 1040)),
-        40: ((0, 3, 240), (2, 3, 480), (2, 3, 480), (3, 3, 1040)),
-        64: ((0, 3, 240), (1, 3, 480), (1, 2, 1040), (1, 2, 1040)),
+        24: ((4, 5, 160), (4, 5, 160), (6, 3, 480), (6, 3, 480), (9, 3, 1040)),
+        32: ((4, 5, 240), (4, 5, 240), (5, 5, 480), (5, 5, 480), (6, 3, 1040)),
+        40: ((0, 3, 240), (0, 3, 240), (2, 3, 480), (2, 3, 480), (3, 3, 1040)),
+        64: ((0, 3, 240), (0, 3, 240), (1, 3, 480), (1, 2, 1040), (1, 2, 1040)),
     },
     "dred_lbrr": {
-        24: ((7, 5, 160), (9, 5, 480), (9, 5, 480), (9, 3, 1040)),
-        32: ((6, 5, 160), (7, 5, 480), (7, 3, 1040), (7, 3, 1040)),
-        40: ((4, 5, 160), (5, 5, 480), (5, 5, 480), (6, 3, 1040)),
-        64: ((3, 5, 480), (3, 5, 480), (3, 3, 1040), (3, 3, 1040)),
+        24: ((7, 5, 160), (7, 5, 160), (9, 5, 480), (9, 5, 480), (9, 3, 1040)),
+        32: ((6, 5, 160), (6, 5, 160), (7, 5, 480), (7, 3, 1040), (7, 3, 1040)),
+        40: ((4, 5, 160), (4, 5, 160), (5, 5, 480), (5, 5, 480), (6, 3, 1040)),
+        64: ((3, 5, 480), (3, 5, 480), (3, 5, 480), (3, 3, 1040), (3, 3, 1040)),
     },
 }
 """Level of the newest chunk, slope index, and reach in ms."""
@@ -86,7 +89,8 @@ def choose(total_kbps: float, loss: float, burst_ms: float, kind: str | None = N
     if not 0 <= loss < 1 or burst_ms < 0:
         raise ValueError(f"expected a loss of 0 .. 1 and bursts of 0 ms or more, found {loss} and {burst_ms}")
     total = min(TOTALS_KBPS, key=lambda known: abs(known - total_kbps))
-    gap = int(np.searchsorted(GAPS_MS, burst_ms, side="right"))
+    bursts = int(np.searchsorted(GAPS_MS, burst_ms, side="right"))
+    gap = 1 + bursts if bursts else int(loss >= MANY)
     wanted = BEST[total][gap] if kind is None else kind
     return Split("lbrr") if wanted == "lbrr" else Split(wanted, *DRED[wanted][total][gap], EVERY)
 
