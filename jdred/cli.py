@@ -21,8 +21,8 @@ from jdred.config import ModelKind, ReceiverConfig, SenderConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-TOTAL = SenderConfig(lbrr_bps=16_000, dred_duration_ms=1000)
-"""What the demo spends."""
+TOTAL = SenderConfig(lbrr_bps=16_000, dred_duration_ms=1040, dred_every=4, level=3, slope=3)
+"""What the demo spends; see ``link.plan``."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Simulate:
     """What LBRR may take on top."""
     duration_ms: int = TOTAL.dred_duration_ms
     """How far redundancy reaches back, 0 .. 1040, in steps of 40."""
+    every: int = TOTAL.dred_every
+    """One of so many packets carries it."""
     level: int = TOTAL.level
     """Quantiser level of the newest redundancy, 0 (finest) .. 15."""
     slope: int = TOTAL.slope
@@ -142,6 +144,7 @@ def simulate(args: Simulate) -> None:
         bitrate_bps=args.bitrate_bps,
         lbrr_bps=args.lbrr_bps,
         dred_duration_ms=args.duration_ms,
+        dred_every=args.every,
         level=args.level,
         slope=args.slope,
         max_level=args.max_level,
