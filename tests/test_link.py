@@ -193,7 +193,15 @@ def test_bad_pcm_is_refused_and_nothing_is_lost(models, speech, packets, bad):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dred_duration_ms": 2000}, {"level": 16}, {"slope": 9}, {"expected_loss": 20}, {"level": 6, "max_level": 5}],
+    [
+        {"dred_duration_ms": 2000},
+        {"level": 16},
+        {"slope": 9},
+        {"expected_loss": 20},
+        {"level": 6, "max_level": 5},
+        {"dred_every": 0},
+        {"dred_duration_ms": 400, "dred_between_ms": 440},
+    ],
 )
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):

@@ -11,6 +11,8 @@ PROTECTED = (15, 3)
 """Packets at both ends of a clip that are never lost: no concealer can do anything about the first."""
 TOLERANCE = 0.03
 """A bursty trace is drawn again until its loss is so near to what is asked for."""
+SHORT = 250
+"""Fewer packets than that need not come near it."""
 
 
 class Pattern(NamedTuple):
@@ -37,6 +39,6 @@ def draw(pattern: Pattern, packets: int, seed: int) -> UInt8[np.ndarray, "packet
     """One trace, of the loss that the pattern names as far as its length allows."""
     while True:
         trace = draw_trace(packets, pattern.loss, pattern.burst_ms, pattern.longest_ms, 20, seed, *PROTECTED)
-        if abs(realised_loss(trace) - pattern.loss) <= TOLERANCE or packets < 250:
+        if abs(realised_loss(trace) - pattern.loss) <= TOLERANCE or packets < SHORT:
             return trace
         seed += 100_003

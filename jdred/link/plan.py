@@ -5,10 +5,10 @@ gap, but what it repairs is spoken anew. Both are paid out of Opus's own bits. M
 far it reaches, and one packet in four is enough for a receiver that can wait three packets longer.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from jdred.bitstream.payload import level_schedule
 from jdred.config import CHUNK_FRAMES, PACKETS_PER_SECOND, SenderConfig
@@ -129,7 +129,7 @@ def with_opus_rate(config: SenderConfig, bps: float) -> SenderConfig:
     """A configuration whose Opus, LBRR included, is asked for a rate, but for no less than it can."""
     asked = max(LEAST_CORE_BPS, round(bps))
     lbrr = round(LBRR_SHARE * asked) if config.lbrr_bps else 0
-    return SenderConfig(**{**vars(config), "bitrate_bps": asked - lbrr, "lbrr_bps": lbrr})
+    return replace(config, bitrate_bps=asked - lbrr, lbrr_bps=lbrr)
 
 
 def redundancy_bps(models: Models, config: SenderConfig) -> float:
@@ -138,12 +138,7 @@ def redundancy_bps(models: Models, config: SenderConfig) -> float:
         return 0.0
     chunks = config.dred_duration_ms // (10 * CHUNK_FRAMES)
     levels = np.asarray(level_schedule(*map(np.int32, (config.level, config.slope, config.max_level))))[:chunks]
-    latent, state = _bits_by_level(models)
+    tables = models.tables
+    latent, state = expected_bits(tables.latent_p0, tables.latent_r), expected_bits(tables.state_p0, tables.state_r)
     bits = FRAMING_BITS + state[config.level] + latent[levels].sum()
     return float(PACKETS_PER_SECOND * bits / config.dred_every)
-
-
-def _bits_by_level(models: Models) -> tuple[Float[np.ndarray, "16"], Float[np.ndarray, "16"]]:
-    """Of a latent and of a state."""
-    tables = models.tables
-    return expected_bits(tables.latent_p0, tables.latent_r), expected_bits(tables.state_p0, tables.state_r)

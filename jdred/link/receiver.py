@@ -299,9 +299,10 @@ class Receiver:
                 continue
             frames = -(-(arrival.position - self._clock) // FRAME_SAMPLES)
             described = self._reader.read(arrival.packet, frames)
-            if longest < 0 or reaches(described, frames):
+            reached = bool(reaches(described, frames))
+            if reached or longest < 0:
                 found = described, frames
-            if reaches(described, frames):
+            if reached:
                 break
             longest = chunks
         return found

@@ -56,9 +56,9 @@ def gap_rows(
     return rows, (age < described.count) & (described.count > 0)
 
 
-def reaches(described: Described, frames: int) -> bool:
+def reaches(described: Described, frames: Int[Array, "..."] | int) -> Bool[Array, "..."]:
     """Whether what begins ``frames`` before the packet described is known."""
-    return bool(described.newest + frames < described.count)
+    return described.newest + frames < described.count
 
 
 def silent_row() -> Float[Array, "20"]:

@@ -22,7 +22,7 @@ from jdred.config import (
     SenderConfig,
 )
 from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
-from jdred.link.redundancy import Described, gap_rows
+from jdred.link.redundancy import Described, gap_rows, reaches
 from jdred.link.sender import CHUNK_MS
 from jdred.models import Models
 from jdred.plc.concealer import SPOKEN_ROWS, ConcealerInput
@@ -83,7 +83,12 @@ def repairs(
     delay = lost.shape[0] if receiver.offline else -(-receiver.playout_delay_ms // 20)
     near, far = (carriers(lost | (described.count <= least), delay) for least in (0, between))
     (at, distance), (later, farther) = near, far
-    use_far = ~_reaches(described, at, distance) & _reaches(described, later, farther)
+
+    def in_reach(carrier: Array, distance: Array) -> Array:
+        told = jax.tree.map(lambda a: a[carrier], described)
+        return (distance > 0) & reaches(told, PACKET_FRAMES * distance)
+
+    use_far = ~in_reach(*near) & in_reach(*far)
     carrier, distance = jnp.where(use_far, later, at), jnp.where(use_far, farther, distance)
 
     def rows_of(carrier: Array, distance: Array):
@@ -92,11 +97,6 @@ def repairs(
         return rows, known & (distance > 0) & receiver.use_dred
 
     return jax.vmap(rows_of)(carrier, distance)
-
-
-def _reaches(described: Described, carrier: Int[Array, "packets"], distance: Int[Array, "packets"]):
-    frames = PACKET_FRAMES * distance
-    return (distance > 0) & (described.newest[carrier] + frames < described.count[carrier])
 
 
 def sources(lost: Bool[Array, "packets"], known: Bool[Array, "packets count"]) -> Int[Array, "packets"]:
