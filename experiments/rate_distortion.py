@@ -13,11 +13,10 @@ import numpy as np
 import tyro
 
 from jdred.config import NUM_LEVELS
-from jdred.dsp.features import EXTRACTOR, FeatureExtractor
 from jdred.evaluation import rate_distortion as rd
 from jdred.evaluation import tables
 from jdred.evaluation.clips import read_clip, written_whole
-from jdred.models import load_pitch, load_rdovae
+from jdred.models import load_extractor, load_rdovae
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 - after the choice of a backend without a screen
@@ -50,7 +49,7 @@ def main(options: Options) -> None:
     if not clips:
         raise SystemExit(f"expected wav files in {options.clips}, found none")
     rdovae, coding = load_rdovae(options.weights)
-    extractor = FeatureExtractor(load_pitch(options.pitch)) if options.pitch else EXTRACTOR
+    extractor = load_extractor(options.pitch)
     windows = rd.cut_all(rdovae, [read_clip(clip) for clip in clips], extractor)
     print(f"{len(clips)} clips, {len(windows.rows)} windows")
     rows, ages = [], []

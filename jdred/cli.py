@@ -106,6 +106,8 @@ class Prepare:
     """Folder for the training arrays."""
     passes: int = 3
     """How many differently augmented epochs to write."""
+    pitch: str | None = None
+    """Pitch network of the features, a shipped name or a path; by default the classical tracker."""
     seed: int = 0
     cache: Path | None = None
     """Where `corpus fetch` put its background music, if it did."""
@@ -210,11 +212,13 @@ def build(args: Build) -> None:
 
 def prepare(args: Prepare) -> None:
     """``jdred corpus prepare``."""
+    from jdred.models import load_extractor
     from jdred.training import sources
     from jdred.training.prepare import prepare
 
     music = sources.music_files((args.cache or sources.cache_folder()) / "packages")
-    for folder in prepare(args.corpus, args.out, args.passes, args.seed, music):
+    extractor = load_extractor(args.pitch)
+    for folder in prepare(args.corpus, args.out, args.passes, args.seed, music, extractor=extractor):
         print(folder)
 
 

@@ -72,7 +72,7 @@ def load(
         tables,
         load_vocoder(parts["vocoder"]),
         load_predictor(parts["predictor"]),
-        FeatureExtractor(load_pitch(parts["pitch"])) if "pitch" in parts else EXTRACTOR,
+        load_extractor(parts.get("pitch")),
         load_wire(parts["rdovae"]),
     )
 
@@ -108,6 +108,11 @@ def load_pitch(name: str) -> PitchNetwork:
     """A neural pitch tracker, by shipped name or path."""
     arrays, config = _read(name, "pitch")
     return _restore(name, PitchNetwork, PitchNetworkConfig(**config["model"]), arrays)
+
+
+def load_extractor(pitch: str | None) -> FeatureExtractor:
+    """The features that go with a pitch network, by shipped name or path; without one the classical tracker's."""
+    return FeatureExtractor(load_pitch(pitch)) if pitch else EXTRACTOR
 
 
 def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:

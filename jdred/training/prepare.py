@@ -10,7 +10,7 @@ from numpy.lib.format import open_memmap
 
 from jdred.config import FRAME_SAMPLES, NUM_BURG, NUM_FEATURES, SAMPLE_RATE_HZ
 from jdred.dsp.burg import burg_features
-from jdred.dsp.features import extract
+from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
 from jdred.progress import track
 from jdred.training.audio import decode, to_int16
 from jdred.training.augment import augment
@@ -30,6 +30,7 @@ def prepare(
     music: list[Path] | None = None,
     sequence_frames: int = SEQUENCE_FRAMES,
     cap_minutes: float = CAP_MINUTES,
+    extractor: FeatureExtractor = EXTRACTOR,
 ) -> list[Path]:
     """Write ``out/validation`` (as it is) and ``out/train-0``, ``train-1``, ... (each augmented differently).
 
@@ -42,12 +43,13 @@ def prepare(
       passes: how many epochs of training speech to write.
       music: audio files taken as background now and then.
       cap_minutes: what a voice counts for at most in an epoch.
+      extractor: the features that networks are trained on.
     Returns:
       the folders.
     """
     samples, out = sequence_frames * FRAME_SAMPLES, Path(out)
     validation = np.stack(list(Corpus(corpus_folder, "validation").blocks(samples)))
-    _write(out / "validation", len(validation), samples, lambda i: validation[i])
+    _write(out / "validation", len(validation), samples, lambda i: validation[i], extractor)
     folders = [out / "validation"]
 
     corpus = Corpus(corpus_folder, "train")
@@ -60,7 +62,7 @@ def prepare(
             return augment(corpus.crop(rng, samples, cap_minutes), rng, background)
 
         folders.append(out / f"train-{number}")
-        _write(folders[-1], count, samples, sequence)
+        _write(folders[-1], count, samples, sequence, extractor)
     return folders
 
 
@@ -71,14 +73,16 @@ def _background(files: list[Path], samples: int) -> np.ndarray | None:
 
 @jax.jit
 def analyse(
-    pcm: Int16[Array, "batch samples"],
+    pcm: Int16[Array, "batch samples"], extractor: FeatureExtractor = EXTRACTOR
 ) -> tuple[Float[Array, "batch frames 20"], Float[Array, "batch frames 36"]]:
     """Features and Burg features of 16-bit PCM."""
     pcm = pcm / 32768
-    return extract(pcm), burg_features(pcm.reshape(len(pcm), -1, FRAME_SAMPLES))
+    return extract(pcm, extractor), burg_features(pcm.reshape(len(pcm), -1, FRAME_SAMPLES))
 
 
-def _write(folder: Path, count: int, samples: int, sequence: Callable[[int], np.ndarray]) -> None:
+def _write(
+    folder: Path, count: int, samples: int, sequence: Callable[[int], np.ndarray], extractor: FeatureExtractor
+) -> None:
     """Fill one folder with ``sequence(i)``, i = 0 .. count - 1, and its features, batch by batch."""
     if (folder / "complete").exists():
         return
@@ -93,7 +97,7 @@ def _write(folder: Path, count: int, samples: int, sequence: Callable[[int], np.
         stop = min(start + BATCH, count)
         pcm[start:stop] = [to_int16(sequence(i)) for i in range(start, stop)]
         whole = np.pad(pcm[start:stop], ((0, BATCH - (stop - start)), (0, 0)))
-        rows = analyse(whole)
+        rows = analyse(whole, extractor)
         features[start:stop], burg[start:stop] = (np.asarray(part)[: stop - start] for part in rows)
         for array in (pcm, features, burg):
             array.flush()
