@@ -3,9 +3,11 @@
 ``python experiments/copy_synthesis.py --clips DIR --vocoder NAME [--rdovae NAME] --levels none,0,4,6,9,12
 [--peer CSV] --out DIR`` writes ``copy_synthesis.csv`` (a row a clip and level), ``copy_synthesis_means.csv``,
 spectrograms and sounds of a few clips, and prints the means, another codec's beside them. Level ``none`` is the true
-features; otherwise windows of 26 chunks, back to back from the clip's end, are decoded from latents at that level.
+features; otherwise windows of 26 chunks, back to back from the clip's end, are decoded from latents at that level, or
+with ``6-5`` at levels that rise with age from 6 by slope 5. ``bps`` is what one copy costs.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,11 +18,10 @@ import numpy as np
 import tyro
 
 from jdred.config import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from jdred.dsp.features import EXTRACTOR, FeatureExtractor
 from jdred.evaluation import asr, metrics, tables
 from jdred.evaluation import copy_synthesis as copying
 from jdred.evaluation.clips import clips_in, wav_bytes, written_whole
-from jdred.models import load_pitch, load_rdovae, load_vocoder
+from jdred.models import load_extractor, load_rdovae, load_vocoder
 from jdred.progress import track
 
 matplotlib.use("Agg")
@@ -28,7 +29,7 @@ import matplotlib.pyplot as plt  # noqa: E402 - after the choice of a backend wi
 
 NONE = "none"
 COLUMNS = {
-    "level": None, "plcmos": 3, "pesq_wb": 3, "estoi": 3, "lsd_0_4k_db": 2, "lsd_4_7k5_db": 2, "f0_cents": 1,
+    "level": None, "bps": 0, "plcmos": 3, "pesq_wb": 3, "estoi": 3, "lsd_0_4k_db": 2, "lsd_4_7k5_db": 2, "f0_cents": 1,
     "f0_gross": 3, "voicing_error": 3, "energy_within_3db": 3, "energy_bias_db": 2, "energy_error_db": 2, "wer": 3,
 }  # fmt: skip
 ERRORS = ("plcmos", "pesq_wb", "estoi", "lsd_4_7k5_db")
@@ -68,14 +69,15 @@ def main(options: Options) -> None:
     coder = None if levels == [NONE] else load_rdovae(options.rdovae)
     longest = max(map(len, clips.values()))
     batch = np.stack([np.pad(pcm, (0, longest - len(pcm))) for pcm in clips.values()])
-    extractor = FeatureExtractor(load_pitch(options.pitch)) if options.pitch else EXTRACTOR
+    extractor = load_extractor(options.pitch)
     heard, true, rows, said = copying.surround(batch, vocoder, extractor), copying.surround(batch, vocoder), [], {}
     first = vocoder.prime_rows
     for level in levels:
-        given, begin = heard.copy(), time.perf_counter()
+        given, rates, begin = heard.copy(), [None] * len(clips), time.perf_counter()
         if level != NONE:
+            newest, slope = schedule(level)
             for number, pcm in enumerate(clips.values()):
-                decoded = copying.through(*coder, pcm, int(level), extractor)
+                decoded, rates[number] = copying.through(*coder, pcm, newest, extractor, slope)
                 given[number, first : first + len(decoded)] = decoded
         said[level] = np.asarray(copying.speak(vocoder, given, options.seed))[:, :longest]
         seconds = time.perf_counter() - begin
@@ -85,7 +87,7 @@ def main(options: Options) -> None:
             figures = measure(pcm, said[level][number, : len(pcm)], given[number, frames], true[number, frames])
             if fnmatch(name, options.english):
                 figures["wer"] = asr.word_error_rate(pcm, said[level][number, : len(pcm)])
-            rows.append({"clip": name, "level": level} | figures)
+            rows.append({"clip": name, "level": level, "bps": rates[number]} | figures)
     means = [mean_row(rows, level) for level in levels]
     with written_whole(options.out) as folder:
         tables.write_csv(folder / "copy_synthesis.csv", rows)
@@ -100,10 +102,17 @@ def main(options: Options) -> None:
 
 def parse_levels(text: str) -> list[str]:
     levels = [level.strip() for level in text.split(",")]
-    wrong = [level for level in levels if level != NONE and not (level.isdecimal() and int(level) < 16)]
+    wrong = [level for level in levels if level != NONE and not re.fullmatch(r"(\d|1[0-5])(-[0-7])?", level)]
     if wrong:
-        raise SystemExit(f"expected levels 0 .. 15 or {NONE}, found {', '.join(map(repr, wrong))}")
+        found = ", ".join(map(repr, wrong))
+        raise SystemExit(f"expected levels 0 .. 15, schedules like 6-5 (slope 0 .. 7) or {NONE}, found {found}")
     return levels
+
+
+def schedule(level: str) -> tuple[int, int]:
+    """Level of the newest chunk and slope."""
+    newest, _, slope = level.partition("-")
+    return int(newest), int(slope or 0)
 
 
 def measure(pcm: np.ndarray, said: np.ndarray, given: np.ndarray, true: np.ndarray) -> tables.Row:
@@ -131,8 +140,8 @@ def report(options: Options, means: list[tables.Row]) -> None:
         return
     for row in (peer := tables.read_csv(options.peer)):
         words = str(row["condition"]).split()
-        constant = words[0] == "q" and words[-1] == "constant"
-        row["level"] = words[1] if constant else PEER_LEVELS.get(str(row["condition"]), row["condition"])
+        coded = words[0] == "schedule" or (words[0] == "q" and words[-1] == "constant")
+        row["level"] = words[1] if coded else PEER_LEVELS.get(str(row["condition"]), row["condition"])
     print(f"{options.peer.stem}, {peer[0].get('clips', '?')} clips")
     print(tables.markdown(peer, {name: digits for name, digits in COLUMNS.items() if name in peer[0]}))
 

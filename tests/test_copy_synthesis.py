@@ -13,6 +13,7 @@ from jdred.assets import demo_clip_path
 from jdred.config import RDOVAEConfig
 from jdred.dsp.features import extract
 from jdred.evaluation import copy_synthesis as copying
+from jdred.evaluation import rate_distortion as rd
 from jdred.evaluation import tables
 from jdred.evaluation.clips import read_clip
 from jdred.rdovae import RDOVAE
@@ -55,14 +56,21 @@ def test_windows_lie_back_to_back_from_the_end(clip):
     config = RDOVAEConfig(latent_dim=8, state_dim=6, blocks=1, encoder_width=8, encoder_gru=8, encoder_conv=8,
                           decoder_width=8, decoder_gru=8, decoder_conv=8, state_hidden=8)  # fmt: skip
     rdovae, coding = deploy(RDOVAE(config, rngs=nnx.Rngs(0)))
-    true, rows = np.asarray(extract(clip)), copying.through(rdovae, coding, clip, 3)
+    true, (rows, bps) = np.asarray(extract(clip)), copying.through(rdovae, coding, clip, 3)
     assert rows.shape == true.shape == (220, 20)
     np.testing.assert_allclose(rows[:12], true[:12], atol=1e-5)
     assert (np.abs(rows[12:] - true[12:]).max(axis=1) > 1e-3).all()
     # The second window does not depend on the speech after it; the first does.
-    later = copying.through(rdovae, coding, np.concatenate([clip[:18_560], 0 * clip[18_560:]]), 3)
+    later = copying.through(rdovae, coding, np.concatenate([clip[:18_560], 0 * clip[18_560:]]), 3).rows
     np.testing.assert_allclose(later[12:116], rows[12:116], atol=1e-5)
     assert np.abs(later[116:] - rows[116:]).max() > 1e-2
+    windows = rd.cut(rdovae, clip, np.array([57, 109]))
+    coded = rd.code(rdovae, coding, windows, 3)
+    assert bps == pytest.approx((coded.state_bits.sum() + coded.chunk_bits.sum()) / 2 / 1.04)
+    # Levels that rise with age: other rows but for the newest.
+    rising = copying.through(rdovae, coding, clip, 3, slope=7)
+    np.testing.assert_allclose(rising.rows[-4:], rows[-4:], atol=1e-5)
+    assert np.abs(rising.rows[12:16] - rows[12:16]).max() > 1e-3
 
 
 def test_fidelity_of_a_clip_to_itself_and_to_half_of_it(clip):

@@ -4,12 +4,22 @@ Every clip stands in silence: the vocoder is primed on it, as the link primes it
 Row k is spoken at [160 k - 80, 160 k + 80), so the output is aligned with the clip.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jdred.config import CHUNK_FRAMES, FRAME_SAMPLES, HISTORY_LATENTS, MAX_CHUNKS, NUM_BANDS, PACKET_FRAMES
+from jdred.config import (
+    CHUNK_FRAMES,
+    FRAME_SAMPLES,
+    HISTORY_LATENTS,
+    MAX_CHUNKS,
+    NUM_BANDS,
+    PACKET_FRAMES,
+    SAMPLE_RATE_HZ,
+)
 from jdred.dsp.bands import log_energies_from_cepstrum
 from jdred.dsp.features import EXTRACTOR, FeatureExtractor, extract
 from jdred.evaluation import metrics
@@ -21,7 +31,16 @@ from jdred.vocoder import Vocoder, VocoderInput
 WITHIN_DB = 3.0
 """A frame's energy follows its features when it is not further off."""
 GROSS_CENTS = 200.0
+WINDOW_SECONDS = MAX_CHUNKS * CHUNK_FRAMES * FRAME_SAMPLES / SAMPLE_RATE_HZ
 _extract = jax.jit(extract)
+
+
+class Through(NamedTuple):
+    """Rows that went through the RDO-VAE, and what they cost."""
+
+    rows: Float[np.ndarray, "frames 20"]
+    bps: float
+    """Bits a second of one copy: state and latents of each window, no header."""
 
 
 def surround(
@@ -66,21 +85,27 @@ def through(
     pcm: Float[np.ndarray, "samples"],
     level: int,
     extractor: FeatureExtractor = EXTRACTOR,
-) -> Float[np.ndarray, "frames 20"]:
-    """A clip's feature rows decoded from latents at a constant level.
+    slope: int = 0,
+) -> Through:
+    """A clip's feature rows decoded from latents at a constant level, or at levels that rise with age.
 
     The clip is cut into windows of 26 chunks (1.04 s) back to back from its end; what is left at its beginning keeps
     the true rows.
+
+    Args:
+      level: of the newest chunk of each window and of its state, 0 .. 15.
+      slope: index into ``payload.SLOPES``.
     """
     latents = len(pcm) // (PACKET_FRAMES * FRAME_SAMPLES)
     rows = np.array(_extract(np.asarray(pcm, np.float32), extractor))
     newest = np.arange(latents - 1, HISTORY_LATENTS - 2, -HISTORY_LATENTS)
     windows = rd.cut(rdovae, pcm, newest, extractor)
-    if windows is not None:
-        decoded = rd.code(rdovae, tables, windows, level).rows
-        at = PACKET_FRAMES * newest[:, None] + 1 - np.arange(CHUNK_FRAMES * MAX_CHUNKS)
-        rows[at] = decoded
-    return rows
+    if windows is None:
+        return Through(rows, 0.0)
+    coded = rd.code(rdovae, tables, windows, level, slope)
+    rows[PACKET_FRAMES * newest[:, None] + 1 - np.arange(CHUNK_FRAMES * MAX_CHUNKS)] = coded.rows
+    bits = coded.state_bits.mean() + coded.chunk_bits.sum(axis=-1).mean()
+    return Through(rows, float(bits) / WINDOW_SECONDS)
 
 
 def fidelity(

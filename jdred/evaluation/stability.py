@@ -53,7 +53,7 @@ def scenes(
     for level in levels:
         if not 0 <= level < NUM_LEVELS:
             raise ValueError(f"expected levels 0 .. {NUM_LEVELS - 1}, found {level}")
-        coded = through(models.rdovae, models.tables, said, level, models.extractor)
+        coded = through(models.rdovae, models.tables, said, level, models.extractor).rows
         rows[f"speech, level {level}"] = rows["speech"].copy()
         rows[f"speech, level {level}"][head : head + len(coded)] = coded
     return rows
