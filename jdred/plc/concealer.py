@@ -16,7 +16,7 @@ after row K + 1. Hence there is nothing to rewind when the gap ends, and a row t
 Sound that resumes gives the features of its first frame away, as their window reaches back into the gap.
 
 Sources: J.-M. Valin et al., "Real-time packet loss concealment with mixed generative and predictive model"
-(Interspeech 2022); libopus 1.6 for the attenuation of long losses.
+(Interspeech 2022); libopus 1.6 for the attenuation of long losses, twice ours.
 """
 
 from dataclasses import dataclass, field
@@ -40,8 +40,11 @@ SPOKEN_ROWS = PACKET_FRAMES + 1
 HALF_FRAME = FRAME_SAMPLES // 2
 FADE_IN = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRAME))
 """[80] weight of the received sound after a gap."""
-ATTENUATION = np.float32([0, 0, -0.2, -0.2, -0.4, -0.4, -0.8, -0.8, -1.6, -1.6])
-"""Added to c_0 of the n-th predicted frame in a row (first: 1); 2 less for each frame beyond. 1 is 2.36 dB."""
+ATTENUATION = np.float32([0, 0, -0.1, -0.1, -0.2, -0.2, -0.4, -0.4, -0.8, -0.8])
+"""Added to c_0 of the n-th predicted frame in a row (first: 1); 1 less for each frame beyond. 1 is 2.36 dB.
+
+Half of libopus's: PESQ, ESTOI and PLCMOS of validation speech with bursts of 120 and 400 ms are all better for it.
+"""
 SILENCE = np.pad(np.float32([-2 * NUM_BANDS**0.5 - 4]), (0, NUM_FEATURES - 1))
 """A feature row of digital silence: every band at the floor of 0.01; pitch and correlation are of no account."""
 LONG_LOST = 100
@@ -51,7 +54,7 @@ LONG_LOST = 100
 def attenuate(features: Float[Array, "... 20"], count: Int[Array, "..."], floor: float) -> Float[Array, "... 20"]:
     """Fade a prediction out: the ``count``-th predicted frame in a row, c_0 not below ``floor``."""
     last = len(ATTENUATION) - 1
-    offset = jnp.asarray(ATTENUATION)[jnp.minimum(count, last)] - 2.0 * jnp.maximum(count - last, 0)
+    offset = jnp.asarray(ATTENUATION)[jnp.minimum(count, last)] - jnp.maximum(count - last, 0)
     return features.at[..., 0].set(jnp.maximum(features[..., 0] + offset, floor))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdred.config import NUM_BANDS, PACKET_FRAMES, PredictorConfig
 from jdred.dsp.bands import log_energies_from_cepstrum
@@ -18,6 +18,7 @@ from jdred.plc import predictor as inputs
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
+from jdred.training.optimizers import clipped
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class PLCSettings:
     """Share of received frames of which only the features are known, as from DRED."""
     voiced_bias: float = 1.0
     """Extra weight of too much energy in voiced frames."""
+    reach: float = 12.0
+    """Lost frames in a row after which a prediction counts for 1/e of the first: what is played fades out."""
+    muon: bool = False
+    """Steps of ``optimizers.clipped``."""
     validation_sequences: int = 64
 
 
@@ -63,7 +68,7 @@ class PLCTask:
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         peak, warmup = self.settings.learning_rate, min(self.settings.warmup_steps, max(1, total_steps // 10))
         rate = optax.warmup_cosine_decay_schedule(0.01 * peak, peak, warmup, max(total_steps, warmup + 1), 0.01 * peak)
-        return optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(rate, b1=0.8, b2=0.95))
+        return clipped(rate, clip=5.0, b1=0.8, b2=0.95, muon=self.settings.muon, weight_decay=1e-4)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return self._draw(self.train, rng, self.settings.batch)
@@ -82,13 +87,14 @@ class PLCTask:
     def _draw(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
         crops = corpus.crops(rng, sequences, self.settings.frames)
         lost = draw_losses(rng, self.settings, sequences)
+        weight = np.where(lost, np.exp(-(frames_since(lost) - 1) / self.settings.reach), 0.0)
         return {
             "features": crops["features"],
             "burg": crops["burg"],
             "lost": lost,
             "burg_known": rng.random(lost.shape) >= self.settings.no_burg,
             # A mean over all frames with these weights is the mean over lost frames, however the batch is split.
-            "weight": np.float32(lost / max(lost.mean(), 1e-9)),
+            "weight": np.float32(weight / max(weight.mean(), 1e-9)),
         }
 
 
@@ -105,6 +111,12 @@ def draw_losses(
     frames = np.repeat(np.asarray(bad), PACKET_FRAMES, axis=1)
     lost = np.take_along_axis(frames, first + np.arange(settings.frames), axis=1)
     return lost ^ (rng.random(lost.shape) < np.where(lost, settings.restore, settings.drop))
+
+
+def frames_since(lost: Bool[np.ndarray, "... frames"]) -> Int[np.ndarray, "... frames"]:
+    """How many frames in a row are lost up to each, 0 where one is not."""
+    time = np.arange(1, lost.shape[-1] + 1)
+    return time - np.maximum.accumulate(np.where(lost, 0, time), axis=-1)
 
 
 @partial(jax.jit, static_argnums=1)
