@@ -286,6 +286,6 @@ class TrainConfig:
     batch: int | None = None
     """Sequences a step; by default as in the shipped configuration."""
     muon: bool = False
-    """Matrices take orthogonal steps (Muon) in place of Adam's: lpcnet, fargan."""
+    """Matrices take orthogonal steps (Muon) in place of Adam's; not for lossgen."""
     devices: int = 0
     """Host devices to make of the CPU (0: as JAX finds them); the batch is shared between them."""

@@ -18,9 +18,12 @@ from jdred.rdovae.encoder import Encoded
 from jdred.rdovae.loss import RDOVAELossConfig, Runs, num_chunks, rate_distortion
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
+from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
 
 RUNS_PER_PHASE = 4
+QUANTIZERS = ("raw",)
+"""Parameters that are no matrices."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class RDOVAESettings:
     decay: float = 1e-4
     """See ``schedule.steady``."""
     warmup_steps: int = 100
+    muon: bool = False
+    """Steps of ``optimizers.clipped``."""
     constant_levels: float = 0.5
     """Share of sequences with one level throughout; the others rise with age as real payloads do."""
     validation_sequences: int = 32
@@ -58,7 +63,7 @@ class RDOVAETask:
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
         rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
-        return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(rate, b1=0.8, b2=0.95))
+        return clipped(rate, clip=5.0, b1=0.8, b2=0.95, muon=settings.muon, tables=QUANTIZERS)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         settings = self.settings
