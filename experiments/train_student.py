@@ -18,9 +18,14 @@ class Options(TrainConfig):
     """Weights of the teacher, a shipped name or a path."""
     half: bool = False
     """A student of less than half the teacher's size."""
+    own_past: bool = False
+    """It speaks freely and is corrected; for one that has followed its teacher before."""
+    opening: float = 0.0
+    """Weight of how well it goes on with real speech for 20 ms."""
 
 
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
     model = FARGANConfig.half() if options.half else FARGANConfig()
-    print(train("student", options, StudentSettings(model=model, teacher=options.teacher)))
+    settings = StudentSettings(model=model, teacher=options.teacher, own_past=options.own_past, opening=options.opening)
+    print(train("student", options, settings))

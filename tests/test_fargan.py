@@ -13,7 +13,15 @@ from jdred import streaming, weights
 from jdred.config import FRAME_SAMPLES, PREEMPHASIS, FARGANConfig
 from jdred.packed import Packed, pack, packed
 from jdred.training.fargan import FARGANSettings, objective, roots, speak, spectral_error
-from jdred.training.student import StudentSettings, StudentTask, follow, imitation, strung
+from jdred.training.student import (
+    StudentSettings,
+    StudentTask,
+    correction,
+    follow,
+    imitation,
+    opening_mismatch,
+    strung,
+)
 from jdred.vocoder import VocoderInput
 from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, pitch_prediction
 
@@ -150,6 +158,34 @@ def test_a_student_of_other_sizes_hears_what_the_teacher_said(model, batch):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
     (better, _), _ = compiled(jax.tree.map(lambda a, g: a - 1e-3 * g / jnp.linalg.norm(g), half, gradient))
     assert better < error
+
+
+def test_a_student_that_speaks_freely_is_corrected_by_what_its_teacher_says_of_the_same_past(model, batch):
+    compiled = jax.jit(lambda student: jax.value_and_grad(correction, has_aux=True)(student, model, batch, 0.1))
+    (same, _), _ = compiled(model)
+    assert same < 1e-3
+    half = FARGAN(replace(SMALL, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
+    (error, figures), gradient = compiled(half)
+    assert sorted(figures) == ["samples", "spectral"]
+    assert error > 0.1
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+    (better, _), _ = compiled(jax.tree.map(lambda a, g: a - 1e-3 * g / jnp.linalg.norm(g), half, gradient))
+    assert better < error
+
+
+def test_the_opening_is_compared_with_real_speech(model, batch):
+    """Were all of it forced there would be no mismatch; freely said by random weights there is."""
+    mismatch, gradient = jax.jit(jax.value_and_grad(opening_mismatch))(model, batch)
+    assert 0.3 < mismatch < 1.7
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    truth, said = speak(model, batch)
+    begin = MEMORY_SAMPLES + FORCED_SUBFRAMES * 40
+    by_hand = [
+        1 - np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b))
+        for start in (begin, begin + 160)
+        for a, b in zip(truth[:, start : start + 160], said[:, start : start + 160], strict=True)
+    ]
+    np.testing.assert_allclose(mismatch, np.mean(by_hand), rtol=1e-4)
 
 
 def test_a_teacher_has_to_be_a_fargan(model, tmp_path):

@@ -4,6 +4,9 @@ The teacher speaks freely. A student of its sizes is put where the teacher stand
 memory and its GRU states; it has to say the teacher's next 40 samples and arrive at the teacher's next states. All
 steps of a batch are then independent, a few large products without back-propagation through time. A student of other
 sizes keeps GRU states of its own; it hears what the teacher has said so far, and has to say what comes next.
+
+Left to itself such a student hears its own mistakes, which its teacher never made. So at last (``own_past``) it speaks
+freely, its teacher hears that as if it had said so itself, and what the teacher would say next is what to learn.
 """
 
 from dataclasses import dataclass, field
@@ -15,15 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from jdred.config import FRAME_SAMPLES
 from jdred.training.fargan import (
     FORCED_SAMPLES,
+    PAST_SAMPLES,
     FARGANSettings,
     FARGANTask,
     beginning,
+    cosine,
     load_fargan,
+    speak,
     spectral_error,
 )
-from jdred.vocoder.fargan import FARGAN, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
+from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
+
+OPENING_ROWS = 4
+"""Rows (10 ms) that hold the forced beginning and 20 ms more."""
 
 
 class Followed(NamedTuple):
@@ -53,8 +63,7 @@ def follow(teacher: FARGAN, batch: dict[str, Array]) -> Followed:
 def imitation(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_floor: float):
     """Errors of the student's steps behind the teacher: their sum, and each as a figure.
 
-    ``samples``: relative to the teacher's gain. ``spectral``: of all that was said, strung together. ``states``:
-    relative to the size of the teacher's; none for a student of other sizes.
+    See ``errors``; ``states``: relative to the size of the teacher's, none for a student of other sizes.
     """
     way = jax.lax.stop_gradient(follow(teacher, batch))
     _, state, condition, periods = beginning(student, batch)
@@ -67,9 +76,39 @@ def imitation(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_f
         remembered = jnp.concatenate([way.before.memory[1:, :, -SUBFRAME_SAMPLES:], way.said[-1:]])
         xs = xs._replace(truth=remembered, known=jnp.ones(xs.known.shape, bool))
         _, said = jax.lax.scan(student.subframe.step, state, xs)
-    figures["samples"] = jnp.mean(jnp.abs(said - way.said) / (way.gain + 1e-4))
-    figures["spectral"] = spectral_error(strung(way.said), strung(said), quiet_floor)
+    figures |= errors(way.said, said, way.gain, quiet_floor)
     return sum(figures.values()), figures
+
+
+def correction(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_floor: float):
+    """``imitation`` of a student that speaks freely; its gradient goes through all that it said."""
+    truth, state, *read = beginning(student, batch)
+    _, teachers, *teachers_read = beginning(teacher, batch)
+    xs, teachers_xs = (by_subframe(*rows, truth[:, :FORCED_SAMPLES]) for rows in (read, teachers_read))
+
+    def body(states, x):
+        (state, teachers), (x, teachers_x) = states, x
+        state, said = student.subframe.step(state, x)
+        heard = jax.lax.stop_gradient(state.memory[..., -SUBFRAME_SAMPLES:])
+        teachers_x = teachers_x._replace(truth=heard, known=jnp.ones_like(x.known))
+        teachers, better = teacher.subframe.step(teachers, teachers_x)
+        return (state, teachers), (said, better)
+
+    _, (said, better) = jax.lax.scan(body, (state, teachers), (xs, teachers_xs))
+    gain = jnp.exp(teacher.subframe.gain(teachers_xs.condition))
+    figures = errors(jax.lax.stop_gradient(better), said, gain, quiet_floor)
+    return sum(figures.values()), figures
+
+
+def errors(
+    better: Float[Array, "steps batch 40"],
+    said: Float[Array, "steps batch 40"],
+    gain: Float[Array, "steps batch 1"],
+    quiet_floor: float,
+) -> dict[str, Float[Array, ""]]:
+    """Of what a student said: ``samples``, relative to its teacher's gain, and ``spectral``, of all strung together."""
+    samples = jnp.mean(jnp.abs(said - better) / (gain + 1e-4))
+    return {"samples": samples, "spectral": spectral_error(strung(better), strung(said), quiet_floor)}
 
 
 def _step_from(student: FARGAN, before: SubframeState, first_inputs: Array, xs: SubframeInput):
@@ -77,6 +116,16 @@ def _step_from(student: FARGAN, before: SubframeState, first_inputs: Array, xs: 
     inputs = student.subframe.hear(before.memory, xs).inputs
     inputs = jnp.concatenate([first_inputs[None], inputs[:-1]])
     return student.subframe.step(SubframeState(before.memory, inputs, before.h), xs)
+
+
+def opening_mismatch(student: FARGAN, batch: dict[str, Array]) -> Float[Array, ""]:
+    """How far the first 20 ms that are spoken freely, by 10 ms, are from the true ones in their wave: 0 .. 2."""
+    rows = FARGAN.prime_rows + OPENING_ROWS
+    samples = PAST_SAMPLES + rows * FRAME_SAMPLES
+    truth, said = speak(student, {"features": batch["features"][:, :rows], "pcm": batch["pcm"][:, :samples]})
+    begin = MEMORY_SAMPLES + FORCED_SAMPLES
+    waves = (x[:, begin : begin + 2 * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES) for x in (truth, said))
+    return jnp.mean(1 - cosine(*waves))
 
 
 def strung(said: Float[Array, "steps batch 40"]) -> Float[Array, "batch samples"]:
@@ -94,6 +143,10 @@ class StudentSettings(FARGANSettings):
     teacher: str = ""
     """Weights of the FARGAN to learn from: a shipped name or a path."""
     batch: int = 64
+    own_past: bool = False
+    """By ``correction``, in place of ``imitation``."""
+    opening: float = 0.0
+    """Weight of ``opening_mismatch``: beside its teacher it then learns from speech."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +165,13 @@ class StudentTask(FARGANTask):
         return {**super().config(), "kind": "fargan", "task": self.name}
 
     def loss(self, parameters: FARGAN, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
-        return imitation(parameters, self.teacher, batch, self.settings.quiet_floor)
+        settings = self.settings
+        errors_behind = correction if settings.own_past else imitation
+        loss, figures = errors_behind(parameters, self.teacher, batch, settings.quiet_floor)
+        if settings.opening:
+            figures["opening"] = opening_mismatch(parameters, batch)
+            loss += settings.opening * figures["opening"]
+        return loss, figures
 
     def validate(self, parameters: FARGAN) -> dict[str, float]:
         """Errors of single steps; and ``free``, the spectral error of free speech against the true one."""
@@ -120,9 +179,14 @@ class StudentTask(FARGANTask):
         batches = [
             self._draw(self.validation, rng, self.settings.rows) for _ in range(self.settings.validation_batches)
         ]
-        figures = [_compiled_imitation(parameters, self.teacher, batch, self.settings.quiet_floor) for batch in batches]
+        errors_behind = _compiled_correction if self.settings.own_past else _compiled_imitation
+        figures = [errors_behind(parameters, self.teacher, batch, self.settings.quiet_floor) for batch in batches]
         means = jax.tree.map(lambda *values: float(np.mean(values)), *[{"loss": loss, **f} for loss, f in figures])
-        return {**means, "free": super().validate(parameters)["spectral"]}
+        opening = float(np.mean([_compiled_opening(parameters, batch) for batch in batches]))
+        free = super().validate(parameters)["spectral"]
+        return {**means, "loss": means["loss"] + self.settings.opening * opening, "opening": opening, "free": free}
 
 
 _compiled_imitation = jax.jit(imitation, static_argnums=3)
+_compiled_correction = jax.jit(correction, static_argnums=3)
+_compiled_opening = jax.jit(opening_mismatch)
