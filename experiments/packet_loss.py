@@ -6,7 +6,7 @@ what plain Opus takes, and our receiver predicts what nothing repairs; there ``c
 ``jdred.plan`` takes for the loss it is told. Writes ``packet_loss.csv`` (a row a clip, loss pattern and configuration),
 ``packet_loss_means.csv``, tables in ``packet_loss.md``, bars (``packet_loss.png``), quality against total rate
 (``rates.png``), and ``report.html`` with some clips to hear. Words are counted on English clips where there is a
-recogniser.
+recogniser. Rows measured so far are in ``OUT-unfinished.csv`` while it runs.
 """
 
 import time
@@ -83,7 +83,7 @@ def main(options: Options) -> None:
     stage = trials.bench(clips, trials.read_traces(options.traces, clips, options.kinds))
     rows: list[tables.Row] = []
     kept: dict[tuple[str, str], trials.Trial] = {}
-    begin = time.perf_counter()
+    begin, unfinished = time.perf_counter(), options.out.with_name(f"{options.out.name}-unfinished.csv")
     with trials.workers(options.parts, options.processes) as staff:
         words = trials.read_words(stage, [name for name in clips if fnmatch(name, options.english)], staff)
         for counting, total, way in ways(options, stage, staff):
@@ -91,11 +91,13 @@ def main(options: Options) -> None:
             done = trials.originals(stage) if way is None else trials.run(stage, way, staff, options.receiver)
             named = {"counting": counting, "asked_kbps": total}
             rows += [named | row for row in trials.measure(stage, done, words, staff)]
+            tables.write_csv(unfinished, rows)
             print(f"{done[0].way}: {len(done)} sounds in {time.perf_counter() - mark:.0f} s", flush=True)
             if counting == PAPER:
                 kept |= {(trial.way, trial.clip): trial for trial in done if is_kept(options, stage, trial)}
     print(f"{len(rows)} sounds made and measured in {time.perf_counter() - begin:.0f} s")
     write(options, stage, rows, kept)
+    unfinished.unlink(missing_ok=True)
 
 
 def ways(options: Options, stage: trials.Bench, staff: trials.Workers) -> Iterator[tuple[str, int, Way | None]]:

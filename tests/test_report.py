@@ -13,7 +13,9 @@ from matplotlib.image import imread
 
 from jdred.config import SenderConfig
 from jdred.evaluation.compare import CONFIGURATIONS, MEASURES, Comparison, Outcome
-from jdred.evaluation.report import gathered, page, spectrogram_png
+from jdred.evaluation.gaps import loudest_gaps
+from jdred.evaluation.pictures import spectrogram_png
+from jdred.evaluation.report import gathered, page
 from jdred.link.receiver import Source
 
 DELAY = 104
@@ -52,7 +54,7 @@ def test_page_is_one_file(html):
             self.found += [value for name, value in attributes if name in ("src", "href")]
 
     Links().feed(html)
-    assert len(Links.found) == 2 * len(CONFIGURATIONS)
+    assert len(Links.found) == 2 * len(CONFIGURATIONS) + 3  # sound and picture each, and one gap close up
     assert all(link.startswith("data:") for link in Links.found)
     assert not re.search(r"https?://|@import|url\(", html)
     assert "&lt;b&gt;Clip&lt;/b&gt; &amp; co" in html
@@ -79,6 +81,23 @@ def test_timeline_is_in_clip_time(html):
         # Packet 10 is heard from 200 ms on, less the delay of 6.5 ms; packet 0 is cut by it.
         np.testing.assert_allclose(begins, [0, 0.0135, 0.1935, 0.2535], atol=1e-4)
         np.testing.assert_allclose(sum(widths), 1, atol=1e-3)
+
+
+def test_gaps_close_up_are_the_loudest_and_lie_where_packets_were_lost(html, comparison):
+    # One lost packet is too short to see. Packets 10 .. 12 are heard from 3200 samples on, less the delay.
+    assert loudest_gaps(comparison) == [(3200 - DELAY, 4160 - DELAY)]
+    buttons = re.findall(r'data-sound="(\d)" data-begin="([\d.]+)" data-end="([\d.]+)"', html)
+    assert [number for number, _, _ in buttons] == ["0", "1", "3"]
+    assert {(begin, end) for _, begin, end in buttons} == {("0.000", f"{(4160 - DELAY + 4800) / 16000:.3f}")}
+    mark = re.search(r'class="LOST" style="left:([\d.]+)%;width:([\d.]+)%"', html)
+    np.testing.assert_allclose(np.float64(mark.groups()), [100 * 3096 / 8856, 100 * 960 / 8856], atol=0.01)
+    lost = np.zeros(PACKETS, bool)
+    lost[np.r_[5:8, 15:20, 30:32, 40:43]] = True
+    speech = comparison.outcomes["original"]._replace(pcm=tone(500, 0.25, 0.7))
+    quiet_first = comparison._replace(lost=lost, outcomes={**comparison.outcomes, "original": speech})
+    assert [(begin + DELAY) // 320 for begin, _ in loudest_gaps(quiet_first)] == [15, 30, 40]
+    none = comparison._replace(lost=np.zeros(PACKETS, bool))
+    assert "close up" not in page("x", none, SenderConfig())
 
 
 def test_facts_and_figures(html):

@@ -7,6 +7,7 @@ const cursors = [...document.querySelectorAll(".cursor")];
 const play = document.getElementById("play");
 const time = document.getElementById("time");
 let heard = 0;
+let until = Infinity; // Where a close-up ends.
 
 const sound = () => sounds[heard];
 const clamp = (seconds) => Math.min(Math.max(seconds, 0), duration);
@@ -30,6 +31,10 @@ function show() {
 
 function tick() {
   draw();
+  if (sound().currentTime >= until) {
+    sound().pause();
+    until = Infinity;
+  }
   if (!sound().paused) requestAnimationFrame(tick);
 }
 
@@ -54,6 +59,7 @@ function choose(i) {
 }
 
 function seek(seconds) {
+  until = Infinity;
   sound().currentTime = clamp(seconds);
   draw();
 }
@@ -77,6 +83,15 @@ tracks.forEach((track, i) => {
     seek((duration * (event.clientX - box.left)) / box.width);
   });
 });
+for (const button of document.querySelectorAll(".gap .listen")) {
+  const { sound: number, begin, end } = button.dataset;
+  button.addEventListener("click", () => {
+    choose(Number(number));
+    seek(Number(begin));
+    until = Number(end);
+    start();
+  });
+}
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const number = Number(event.key);

@@ -3,8 +3,6 @@
 Template, style and script are ``jdred/assets/report.*``; sounds and pictures are inside the page as data URIs.
 """
 
-import base64
-import io
 from collections.abc import Iterator
 from html import escape
 from importlib import resources
@@ -13,13 +11,12 @@ from string import Template
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
-from PIL import Image
 
 from jdred.config import PACKET_SAMPLES, SAMPLE_RATE_HZ, SenderConfig
 from jdred.evaluation.clips import wav_bytes
 from jdred.evaluation.compare import Comparison, Outcome
-from jdred.evaluation.metrics import WINDOW, spectrogram
+from jdred.evaluation.gaps import close_ups
+from jdred.evaluation.pictures import data_uri, spectrogram_png
 from jdred.link.channel import burst_lengths
 from jdred.link.receiver import Source
 
@@ -41,10 +38,6 @@ LEGEND = {
 }
 RATES = {"CORE": "core_kbps", "LBRR": "lbrr_kbps", "DRED": "dred_kbps"}
 COLUMNS = (("ESTOI", "estoi"), ("STOI", "stoi"), ("PESQ-WB", "pesq_wb"), ("PLCMOS", "plcmos"))
-RANGE_DB = 70.0
-"""Spectrograms go so far below the loudest point of the original."""
-MAX_COLUMNS = 4000
-"""Of a spectrogram picture."""
 
 
 def page(title: str, comparison: Comparison, sender: SenderConfig) -> str:
@@ -64,6 +57,7 @@ def page(title: str, comparison: Comparison, sender: SenderConfig) -> str:
         choices="".join(_choice(number, name) for number, name in enumerate(outcomes, 1)),
         legend=_legend(LEGEND),
         tracks="\n".join(_track(name, comparison) for name in outcomes),
+        gaps=close_ups(comparison, {name: NAMES[name][0] for name in outcomes}),
         table=_table(outcomes),
         rate_legend=_legend({"CORE": "Opus core", "LBRR": "LBRR", "DRED": "DRED"}),
         bars=_bars(outcomes),
@@ -81,7 +75,7 @@ def gathered(title: str, pages: dict[str, str], tables: dict[str, str], pictures
       pictures: PNG files by heading.
     """
     figures = [
-        f'<h2>{escape(name)}</h2><img class="figure" alt="{escape(name)}" src="{_data_uri("image/png", data)}">'
+        f'<h2>{escape(name)}</h2><img class="figure" alt="{escape(name)}" src="{data_uri("image/png", data)}">'
         for name, data in pictures.items()
     ]
     texts = [
@@ -103,10 +97,6 @@ def _asset(name: str) -> str:
 
 def _seconds(comparison: Comparison) -> float:
     return len(comparison.outcomes["original"].pcm) / SAMPLE_RATE_HZ
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _facts(comparison: Comparison) -> str:
@@ -131,13 +121,13 @@ def _legend(labels: dict[str, str]) -> str:
 
 
 def _audio(pcm: Float[np.ndarray, "samples"]) -> str:
-    return f'<audio preload="auto" src="{_data_uri("audio/wav", wav_bytes(pcm))}"></audio>'
+    return f'<audio preload="auto" src="{data_uri("audio/wav", wav_bytes(pcm))}"></audio>'
 
 
 def _track(name: str, comparison: Comparison) -> str:
     outcome, reference = comparison.outcomes[name], comparison.outcomes["original"]
     label, what = NAMES[name]
-    picture = _data_uri("image/png", spectrogram_png(outcome.pcm, reference.pcm))
+    picture = data_uri("image/png", spectrogram_png(outcome.pcm, reference.pcm))
     rate = "16-bit PCM" if name == "original" else f"{outcome.total_kbps:.1f} kb/s"
     figures = f"ESTOI {_figure(outcome.scores['estoi'], 2)} &middot; {rate}"
     return f"""<article class="track">
@@ -183,30 +173,6 @@ def _ticks(seconds: float) -> str:
     # The last label would stick out.
     times = np.arange(0, 0.98 * seconds, step)
     return "".join(f'<span style="left:{100 * t / seconds:.3f}%">{t:g} s</span>' for t in times)
-
-
-def spectrogram_png(pcm: Float[np.ndarray, "samples"], reference: Float[np.ndarray, "samples"]) -> bytes:
-    """A picture without axes, 0 to 8 kHz upwards, as wide as the clip; levels relative to the reference's loudest."""
-    top = 10 * np.log10(spectrogram(_centred(reference)).max() + 1e-12)
-    level = 10 * np.log10(_narrowed(spectrogram(_centred(pcm))) + 1e-12)
-    shade = np.uint8(255 * np.clip((level.T - top) / RANGE_DB + 1, 0, 1))
-    # With a palette the file is a third as large; the picture's first row is the highest frequency.
-    picture, file = Image.fromarray(np.ascontiguousarray(shade[::-1])), io.BytesIO()
-    picture.putpalette(colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes())
-    picture.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def _centred(pcm: np.ndarray) -> np.ndarray:
-    """With half a window on both sides, so that column k shows what is around its own time."""
-    return np.pad(pcm, WINDOW // 2)
-
-
-def _narrowed(power: Float[np.ndarray, "columns bins"]) -> Float[np.ndarray, "fewer bins"]:
-    """Maximum over neighbouring columns where the picture would be too wide."""
-    together = -(-len(power) // MAX_COLUMNS)
-    power = np.pad(power, ((0, -len(power) % together), (0, 0)))
-    return power.reshape(-1, together, power.shape[1]).max(1)
 
 
 def _figure(value: float | None, digits: int) -> str:
