@@ -1,5 +1,6 @@
 """From prepared data to a trained model: what ``jdred train`` and the scripts in ``experiments/`` call."""
 
+import os
 from contextlib import closing
 from dataclasses import is_dataclass, replace
 from importlib import import_module
@@ -42,6 +43,8 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
     """Train one model kind and leave ``best.npz`` in ``config.out``. Returns the last validation figures."""
     if config.devices:
         jax.config.update("jax_num_cpu_devices", config.devices)
+        # With as many threads as devices a sum over the devices may wait for ever for the thread that it waits in.
+        os.environ.setdefault("NPROC", str(max(2 * config.devices, os.cpu_count() or 1)))
     task, initial = make_task(kind, config.data, settings), None
     changes = {name: getattr(config, name) for name in ("learning_rate", "batch") if getattr(config, name) is not None}
     if config.muon:
