@@ -81,7 +81,7 @@ def main(options: Options) -> None:
                 given[number, first : first + len(decoded)] = decoded
         said[level] = np.asarray(copying.speak(vocoder, given, options.seed))[:, :longest]
         seconds = time.perf_counter() - begin
-        print(f"level {level}: {batch.size / SAMPLE_RATE_HZ:.0f} s spoken in {seconds:.1f} s", flush=True)
+        print(f"level {level}: {batch.size / SAMPLE_RATE_HZ:.0f} s made in {seconds:.1f} s", flush=True)
         for number, (name, pcm) in track(enumerate(clips.items()), f"measuring {level}", len(clips)):
             frames = slice(first, first + len(pcm) // FRAME_SAMPLES)
             figures = measure(pcm, said[level][number, : len(pcm)], given[number, frames], true[number, frames])

@@ -17,7 +17,7 @@ class Options(TrainConfig):
     teacher: str
     """Weights of the teacher, a shipped name or a path."""
     half: bool = False
-    """A student of less than half the teacher's size."""
+    """A student of ``FARGANConfig.half()`` in place of the default sizes; weights to start from have their own."""
     own_past: bool = False
     """It speaks freely and is corrected; for one that has followed its teacher before."""
     opening: float = 0.0

@@ -92,8 +92,9 @@ def read_set(path: Path) -> dict[str, str]:
 
 
 def _beside(folder: Path, file: str) -> str:
-    path = (folder / file).with_suffix(".npz")
-    return str(path) if path.is_file() else file
+    stem = file.removesuffix(".npz")
+    path = folder / f"{stem}.npz"
+    return str(path) if path.is_file() else stem
 
 
 def load_wire(name: str) -> Wire:
@@ -107,7 +108,7 @@ def load_wire(name: str) -> Wire:
 def load_pitch(name: str) -> PitchNetwork:
     """A neural pitch tracker, by shipped name or path."""
     arrays, config = _read(name, "pitch")
-    return _restore(name, PitchNetwork, PitchNetworkConfig(**config["model"]), arrays)
+    return _restore(name, PitchNetwork, _sizes(name, PitchNetworkConfig, config), arrays)
 
 
 def load_extractor(pitch: str | None) -> FeatureExtractor:
@@ -119,7 +120,7 @@ def load_rdovae(name: str) -> tuple[RDOVAE, CodingTables]:
     """An RDO-VAE and its coding tables, by shipped name or path; one fresh from training is deployed on the way."""
     arrays, config = _read(name, "rdovae")
     tables = {k[len(TABLES) :]: np.asarray(arrays.pop(k)) for k in list(arrays) if k.startswith(TABLES)}
-    rdovae = _restore(name, RDOVAE, RDOVAEConfig(**config["model"]), arrays)
+    rdovae = _restore(name, RDOVAE, _sizes(name, RDOVAEConfig, config), arrays)
     if not tables:
         return deploy(rdovae)
     if sorted(tables) != sorted(CodingTables._fields):
@@ -131,14 +132,14 @@ def load_vocoder(name: str) -> Vocoder:
     """A vocoder ready to speak, by shipped name or path."""
     arrays, config = _read(name, "lpcnet", "fargan")
     if config["kind"] == "fargan":
-        return _restore(name, FARGAN, FARGANConfig(**config["model"]), arrays)
-    return fold(_restore(name, LPCNet, LPCNetConfig(**config["model"]), arrays))
+        return _restore(name, FARGAN, _sizes(name, FARGANConfig, config), arrays)
+    return fold(_restore(name, LPCNet, _sizes(name, LPCNetConfig, config), arrays))
 
 
 def load_predictor(name: str) -> Predictor:
     """A PLC predictor, by shipped name or path."""
     arrays, config = _read(name, "plc")
-    return _restore(name, Predictor, PredictorConfig(**config["model"]), arrays)
+    return _restore(name, Predictor, _sizes(name, PredictorConfig, config), arrays)
 
 
 def _read(name: str, *kinds: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -148,6 +149,14 @@ def _read(name: str, *kinds: str) -> tuple[dict[str, np.ndarray], dict[str, Any]
             f"{name}: expected weights of kind {' or '.join(kinds)}, found {config.get('kind')!r}"
         )
     return arrays, config
+
+
+def _sizes(name: str, kind: type, config: dict[str, Any]) -> Any:
+    """The architecture that a weight file tells."""
+    try:
+        return kind(**config["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise weights.CheckpointError(f"{name}: expected the sizes of a {kind.__name__}, found {error}") from error
 
 
 def _restore(name: str, module: type, config: Any, arrays: dict[str, np.ndarray]) -> Any:

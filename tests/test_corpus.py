@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from jdred.models import load_extractor
 from jdred.progress import track
 from jdred.training import corpus as corpus_module
 from jdred.training import prepare as prepare_module
@@ -299,6 +300,9 @@ def test_prepare_writes_aligned_features_and_resumes(built, tmp_path, rng, monke
     prepare_module.prepare(built, tmp_path / "out", passes=2, sequence_frames=50)
     for name in ("train-0/pcm.npy", "train-1/features.npy", "validation/burg.npy"):
         np.testing.assert_array_equal(np.load(tmp_path / "out" / name), np.load(tmp_path / "whole" / name))
+    for other in ({"seed": 1}, {"extractor": load_extractor("pitch")}):
+        with pytest.raises(ValueError, match="of another run"):
+            prepare_module.prepare(built, tmp_path / "out", passes=2, sequence_frames=50, **other)
 
 
 def _failing_augment(augment, calls):

@@ -20,10 +20,17 @@ from jdred.dsp.burg import burg_features as eager_burg_features
 from jdred.dsp.features import EXTRACTOR, extract
 from jdred.plc import concealer as plc
 from jdred.plc import predictor as inputs
-from jdred.plc.concealer import Concealer, ConcealerInput, attenuate
+from jdred.plc.concealer import SILENCE, Concealer, ConcealerInput, attenuate
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
-from jdred.training.plc import PLCSettings, PLCTask, draw_losses, network_inputs, prediction_loss
+from jdred.training.plc import (
+    PLCSettings,
+    PLCTask,
+    draw_losses,
+    hold_objective,
+    network_inputs,
+    prediction_loss,
+)
 
 burg_features = jax.jit(eager_burg_features)
 
@@ -543,17 +550,17 @@ def test_two_training_steps_help():
     assert all(np.isfinite(v) for v in after.values())
 
 
-def test_held_rows_are_perfect_on_a_constant_signal():
-    class Constant:
-        def crops(self, rng, batch, frames):
-            row = rng.normal(size=(batch, 1, 20))
-            return {
-                "features": np.float32(np.repeat(row, frames, 1)),
-                "burg": np.zeros((batch, frames, 36), np.float32),
-            }
-
-    task = PLCTask(Constant(), Constant(), TINY)
-    assert task.validate(task.init(0))["hold_loss"] == 0
+def test_held_rows_are_perfect_on_a_constant_signal_once_one_was_received(rng):
+    batch = {
+        "features": np.repeat(rng.normal(size=(2, 1, 20)), 8, axis=1).astype(np.float32),
+        "lost": np.array([[0, 1, 1, 0, 1, 0, 0, 1], [1, 1, 0, 0, 1, 1, 1, 1]], bool),
+    }
+    after_first = batch["lost"].astype(np.float32) * np.array([[1.0], [0.0]])
+    assert hold_objective(batch | {"weight": after_first}, TINY)[0] == 0
+    before_first = batch["lost"] * np.float32([[0], [1]]) * (np.arange(8) < 2)
+    _, terms = hold_objective(batch | {"weight": before_first}, TINY)
+    error = np.abs(np.asarray(SILENCE) - batch["features"][1, 0]).mean()
+    np.testing.assert_allclose(terms["feature"], error * 2 / 16, rtol=1e-4)
 
 
 def test_published_sizes():

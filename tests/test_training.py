@@ -341,11 +341,21 @@ def test_training_goes_on_from_shipped_weights_at_their_sizes(run, data, tmp_pat
     before, _ = weights.read(shipped)
     assert_equal(arrays, {k: v for k, v in before.items() if not k.startswith(TABLES)}, atol=1e-5)
     assert (stored["settings"]["batch"], stored["settings"]["loss"]["latent_ramp_steps"]) == (2, 0)
+    with pytest.raises(CheckpointError, match="expected weights of kind rdovae, found plc"):
+        train("rdovae", replace(config, out=tmp_path / "wrong", start_from="plc"))
 
 
 def test_training_weights_load_deployed(run):
     rdovae, tables = load_rdovae(str(run[0] / "best.npz"))
     assert tables.latent_p0.shape == (16, rdovae.config.latent_dim)
+
+
+def test_weights_without_or_with_unknown_sizes_are_refused(run, tmp_path):
+    arrays, config = weights.read(run[0] / "best.npz")
+    for sizes in ({}, {"model": {"no_such_size": 3}}):
+        weights.write(tmp_path / "x.npz", arrays, {"kind": config["kind"], **sizes})
+        with pytest.raises(CheckpointError, match="expected the sizes of a RDOVAEConfig"):
+            load_rdovae(str(tmp_path / "x.npz"))
 
 
 def test_export_refuses_the_wrong_kind(run, tmp_path):

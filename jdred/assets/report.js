@@ -8,6 +8,7 @@ const play = document.getElementById("play");
 const time = document.getElementById("time");
 let heard = 0;
 let until = Infinity; // Where a close-up ends.
+let frame = 0; // The one that is asked for.
 
 const sound = () => sounds[heard];
 const clamp = (seconds) => Math.min(Math.max(seconds, 0), duration);
@@ -35,7 +36,7 @@ function tick() {
     sound().pause();
     until = Infinity;
   }
-  if (!sound().paused) requestAnimationFrame(tick);
+  frame = sound().paused ? 0 : requestAnimationFrame(tick);
 }
 
 function start() {
@@ -44,6 +45,7 @@ function start() {
 }
 
 function toggle() {
+  until = Infinity;
   if (sound().paused) start();
   else sound().pause();
 }
@@ -66,7 +68,9 @@ function seek(seconds) {
 
 for (const element of sounds) {
   for (const event of ["play", "pause", "ended", "seeked"]) element.addEventListener(event, show);
-  element.addEventListener("play", () => requestAnimationFrame(tick));
+  element.addEventListener("play", () => {
+    if (!frame) frame = requestAnimationFrame(tick);
+  });
 }
 play.addEventListener("click", toggle);
 choices.forEach((choice, i) => choice.addEventListener("click", () => choose(i)));

@@ -12,6 +12,8 @@ from jdred.evaluation.metrics import WINDOW, spectrogram
 
 RANGE_DB = 70.0
 """Spectrograms go so far below the loudest point of the original."""
+LEAST_TOP_DB = -60.0
+"""Silence is to look like silence."""
 MAX_COLUMNS = 4000
 """Of a spectrogram picture."""
 
@@ -23,7 +25,7 @@ def data_uri(kind: str, data: bytes) -> str:
 
 def spectrogram_png(pcm: Float[np.ndarray, "samples"], reference: Float[np.ndarray, "samples"]) -> bytes:
     """A picture without axes, 0 to 8 kHz upwards, as wide as the clip; levels relative to the reference's loudest."""
-    top = 10 * np.log10(spectrogram(_centred(reference)).max() + 1e-12)
+    top = max(10 * np.log10(spectrogram(_centred(reference)).max() + 1e-12), LEAST_TOP_DB)
     level = 10 * np.log10(_narrowed(spectrogram(_centred(pcm))) + 1e-12)
     shade = np.uint8(255 * np.clip((level.T - top) / RANGE_DB + 1, 0, 1))
     # With a palette the file is a third as large; the picture's first row is the highest frequency.

@@ -15,6 +15,7 @@ from jdred.config import CHUNK_FRAMES, PACKETS_PER_SECOND, SenderConfig
 from jdred.models import Models
 from jdred.rdovae.rate import expected_bits
 
+PACKET_MS = 1000 // PACKETS_PER_SECOND
 KINDS = ("lbrr", "dred", "dred_lbrr")
 TOTALS_KBPS = (24, 32, 40, 64)
 GAPS_MS = (40, 85, 220)
@@ -103,25 +104,35 @@ def plan(
     Args:
       total_bps: of whole packets on average, about.
       loss, burst_ms: see ``choose``.
-      playout_delay_ms: of the receiver. DRED that comes later is of no use: less delay, shorter reach and more packets
-        that carry it.
+      playout_delay_ms: of the receiver. What comes later is of no use: less delay, shorter reach and more packets that
+        carry DRED, coarser so that Opus keeps half of the total. Below one packet nothing comes in time.
     Raises:
       ValueError: out of range, or less than Opus needs.
     """
     if total_bps < LEAST_CORE_BPS:
         raise ValueError(f"expected a total of at least {LEAST_CORE_BPS} b/s, found {total_bps}")
     split = within(choose(total_bps / 1000, loss, burst_ms), burst_ms, playout_delay_ms)
-    if loss < NEGLIGIBLE_LOSS:
+    if loss < NEGLIGIBLE_LOSS or playout_delay_ms < PACKET_MS:
         return SenderConfig(bitrate_bps=total_bps, expected_loss=loss, dred_duration_ms=0)
     config = SenderConfig(expected_loss=loss, lbrr_bps=int(split.has_lbrr), **split.dred)
+    config = affordable(models, config, min(total_bps / 2, total_bps - LEAST_CORE_BPS))
     return with_opus_rate(config, total_bps - redundancy_bps(models, config))
+
+
+def affordable(models: Models, config: SenderConfig, bps: float) -> SenderConfig:
+    """A configuration with DRED made coarser until it takes no more than that; without DRED where none does."""
+    while redundancy_bps(models, config) > bps:
+        if config.level == config.max_level:
+            return replace(config, dred_duration_ms=0)
+        config = replace(config, level=config.level + 1)
+    return config
 
 
 def within(split: Split, burst_ms: float, delay_ms: float) -> Split:
     """What of a split is in time: a gap and the packets without DRED after it must fit into the delay."""
-    chunk_ms, packet_ms = 10 * CHUNK_FRAMES, 1000 // PACKETS_PER_SECOND
+    chunk_ms = 10 * CHUNK_FRAMES
     reach = chunk_ms * max(1, round(np.ceil(delay_ms / chunk_ms)))
-    every = max(1, int((delay_ms - burst_ms) // packet_ms))
+    every = max(1, int((delay_ms - burst_ms) // PACKET_MS))
     return split._replace(duration_ms=min(split.duration_ms, reach), every=min(split.every, every))
 
 

@@ -64,6 +64,7 @@ class FARGANTask:
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
         rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
+        # To Muon the table of pitch embeddings is a matrix as well; nothing else was tried.
         return clipped(rate, clip=1.0, b1=0.8, b2=0.95, muon=settings.muon, weight_decay=settings.weight_decay)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

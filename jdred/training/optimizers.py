@@ -23,7 +23,7 @@ def clipped(
     Args:
       clip: largest norm of the whole gradient.
       muon: matrices, and stacks of them, take orthogonal steps (Muon, Jordan et al. 2024) in place of AdamW's.
-      weight_decay: of AdamW.
+      weight_decay: of AdamW; Muon has none.
       tables: last parts of the names of arrays that are looked up in, and so are no matrices to Muon.
     """
 

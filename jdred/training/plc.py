@@ -15,6 +15,7 @@ from jdred.config import NUM_BANDS, PACKET_FRAMES, PredictorConfig
 from jdred.dsp.bands import log_energies_from_cepstrum
 from jdred.link.channel import PACKET_MS, gilbert_elliott
 from jdred.plc import predictor as inputs
+from jdred.plc.concealer import SILENCE
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
 from jdred.training.corpus import Prepared
@@ -148,7 +149,7 @@ def prediction_loss(
     """Loss of libopus's predictor and its terms, as weighted means.
 
     Absolute errors of features and of log band energies, where too much energy in voiced frames costs extra; too
-    little correlation costs a bit; the pitch error saturates, so that an octave too far costs no more than one near.
+    little correlation costs a bit; beyond an octave a pitch error costs no more.
     """
     error = predicted - true
     bands = log_energies_from_cepstrum(predicted[..., :NUM_BANDS]) - log_energies_from_cepstrum(true[..., :NUM_BANDS])
@@ -179,8 +180,10 @@ def objective(predictor: Predictor, batch: dict[str, Array], settings: PLCSettin
 
 @partial(jax.jit, static_argnames="settings")
 def hold_objective(batch: dict[str, Array], settings: PLCSettings):
-    """The same loss when every lost frame repeats the row before the loss: what the network has to beat."""
+    """The same loss when every lost frame repeats the row before the loss, silence where there was none yet: what the
+    network has to beat.
+    """
     time = jnp.arange(batch["lost"].shape[1])
-    last = jax.lax.cummax(jnp.where(batch["lost"], 0, time), axis=1)
-    held = jnp.take_along_axis(batch["features"], last[..., None], axis=1)
+    last = jax.lax.cummax(jnp.where(batch["lost"], -1, time), axis=1)[..., None]
+    held = jnp.where(last < 0, SILENCE, jnp.take_along_axis(batch["features"], jnp.maximum(last, 0), axis=1))
     return prediction_loss(held, batch["features"], batch["weight"], settings.voiced_bias)

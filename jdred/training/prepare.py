@@ -1,7 +1,10 @@
 """A built corpus to training arrays: augmented PCM with its features, in sequences of equal length."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,8 +49,11 @@ def prepare(
       extractor: the features that networks are trained on.
     Returns:
       the folders.
+    Raises:
+      ValueError: ``out`` holds what other settings made.
     """
     samples, out = sequence_frames * FRAME_SAMPLES, Path(out)
+    _settle(out / "settings.json", {"seed": seed, "cap_minutes": cap_minutes, "extractor": _digest(extractor)})
     validation = np.stack(list(Corpus(corpus_folder, "validation").blocks(samples)))
     _write(out / "validation", len(validation), samples, lambda i: validation[i], extractor)
     folders = [out / "validation"]
@@ -64,6 +70,22 @@ def prepare(
         folders.append(out / f"train-{number}")
         _write(folders[-1], count, samples, sequence, extractor)
     return folders
+
+
+def _settle(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings down, or find that they are those of before."""
+    if path.exists() and (before := json.loads(path.read_text())) != settings:
+        raise ValueError(f"{path}: expected {settings}, found {before} of another run; take another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings))
+
+
+def _digest(extractor: FeatureExtractor) -> str:
+    """The kind of tracker, and a hash of its weights."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(extractor):
+        digest.update(np.asarray(leaf).tobytes())
+    return f"{type(extractor.tracker).__name__} {digest.hexdigest()[:12]}"
 
 
 def _background(files: list[Path], samples: int) -> np.ndarray | None:

@@ -53,6 +53,9 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
         changes["muon"] = True
     if config.start_from is not None:
         arrays, stored = weights.read(config.start_from)
+        if stored.get("kind") != (wanted := task.config()["kind"]):
+            found = stored.get("kind")
+            raise weights.CheckpointError(f"{config.start_from}: expected weights of kind {wanted}, found {found}")
         initial = {name: array for name, array in arrays.items() if not name.startswith(TABLES)}
         changes["model"] = replace(task.settings.model, **stored["model"])
         if kind in ("rdovae", "joint"):

@@ -174,7 +174,9 @@ class StudentTask(FARGANTask):
         return loss, figures
 
     def validate(self, parameters: FARGAN) -> dict[str, float]:
-        """Errors of single steps; and ``free``, the spectral error of free speech against the true one."""
+        """Errors behind the teacher, of single steps or (``own_past``) of free speech; ``opening``; and ``free``, the
+        spectral error of free speech against the true one.
+        """
         rng = np.random.default_rng(1)
         batches = [
             self._draw(self.validation, rng, self.settings.rows) for _ in range(self.settings.validation_batches)
