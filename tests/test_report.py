@@ -125,6 +125,13 @@ def test_spectrogram_shows_frequency_and_time():
     assert bright.max() == pytest.approx(0.75, abs=0.02)
 
 
+def test_a_part_of_a_spectrogram_is_cut_out_of_the_whole():
+    pcm = tone(1000)
+    whole, part = (imread(io.BytesIO(spectrogram_png(pcm, pcm, *cut)))[..., :3] for cut in ((), (4096, 8192)))
+    hop = len(pcm) / whole.shape[1]
+    np.testing.assert_array_equal(part, whole[:, round(4096 / hop) :][:, : part.shape[1]])
+
+
 def test_long_clips_stay_narrow():
     pcm = np.tile(tone(1000), 90)
     assert 2500 <= imread(io.BytesIO(spectrogram_png(pcm, pcm))).shape[1] <= 4000

@@ -49,7 +49,7 @@ def _row(comparison: Comparison, names: dict[str, str], begin: int, end: int) ->
     cells = []
     for number, (name, label) in enumerate(names.items()):
         if name in SHOWN:
-            picture = spectrogram_png(comparison.outcomes[name].pcm[start:stop], original)
+            picture = spectrogram_png(comparison.outcomes[name].pcm, original, start, stop)
             cells.append(_cell(label, picture, mark, _button(number, label, start, stop)))
     length = round(1000 * (end - begin) / SAMPLE_RATE_HZ)
     return f'<h3>{begin / SAMPLE_RATE_HZ:.2f} s, {length} ms lost</h3><div class="gap">{"".join(cells)}</div>'

@@ -23,10 +23,21 @@ def data_uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def spectrogram_png(pcm: Float[np.ndarray, "samples"], reference: Float[np.ndarray, "samples"]) -> bytes:
-    """A picture without axes, 0 to 8 kHz upwards, as wide as the clip; levels relative to the reference's loudest."""
+def spectrogram_png(
+    pcm: Float[np.ndarray, "samples"],
+    reference: Float[np.ndarray, "samples"],
+    begin: int = 0,
+    end: int | None = None,
+) -> bytes:
+    """A picture without axes, 0 to 8 kHz upwards, as wide as the clip; levels relative to the reference's loudest.
+
+    Args:
+      begin, end: samples of the clip to show.
+    """
     top = max(10 * np.log10(spectrogram(_centred(reference)).max() + 1e-12), LEAST_TOP_DB)
-    level = 10 * np.log10(_narrowed(spectrogram(_centred(pcm))) + 1e-12)
+    level = 10 * np.log10(
+        _narrowed(spectrogram(_centred(pcm)[begin : WINDOW + (len(pcm) if end is None else end)])) + 1e-12
+    )
     shade = np.uint8(255 * np.clip((level.T - top) / RANGE_DB + 1, 0, 1))
     # With a palette the file is a third as large; the picture's first row is the highest frequency.
     picture, file = Image.fromarray(np.ascontiguousarray(shade[::-1])), io.BytesIO()
