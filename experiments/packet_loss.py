@@ -20,7 +20,7 @@ import tyro
 
 from jdred.config import ReceiverConfig, SenderConfig
 from jdred.evaluation import budget, compare, figures, report, tables, trials
-from jdred.evaluation.clips import clips_in, written_whole
+from jdred.evaluation.clips import check_folder, clips_in, written_whole
 from jdred.evaluation.patterns import PATTERNS
 from jdred.evaluation.trials import Way
 from jdred.link import plan
@@ -79,6 +79,8 @@ class Options:
 def main(options: Options) -> None:
     if unknown := set(options.counting) - {PAPER, EQUAL}:
         raise SystemExit(f"expected counting {PAPER} or {EQUAL}, found {', '.join(sorted(unknown))}")
+    check_folder(options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     clips = clips_in(options.clips, options.only)
     stage = trials.bench(clips, trials.read_traces(options.traces, clips, options.kinds))
     rows: list[tables.Row] = []

@@ -78,9 +78,9 @@ def test_little_delay_does_not_starve_opus(shipped, total_bps, burst_ms, delay_m
 
 def test_expected_rate_is_near_the_real_one(shipped):
     config = SenderConfig(level=6, slope=5, dred_duration_ms=320)
-    packets = list(encoded(read_clip(demo_clip_path())[: 5 * 16_000], Sender(shipped, config)))[10:]
+    packets = list(encoded(read_clip(demo_clip_path()), Sender(shipped, config)))
     real = 1000 * rate_kbps(np.array([redundancy_bytes(packet) for packet in packets]))
-    assert real == pytest.approx(planning.redundancy_bps(shipped, config), rel=0.3)  # It speaks without a pause.
+    assert real == pytest.approx(planning.redundancy_bps(shipped, config), rel=0.25)
 
 
 def test_expected_bits_are_the_entropy():

@@ -67,6 +67,11 @@ class Comparison(NamedTuple):
     outcomes: dict[str, Outcome]
     """By the names in ``CONFIGURATIONS``, in their order."""
 
+    def samples(self, first: int, last: int) -> tuple[int, int]:
+        """Where packets ``first`` to ``last`` (exclusive) are heard, cut to the clip."""
+        begin, end = (PACKET_SAMPLES * packet - self.delay_samples for packet in (first, last))
+        return max(begin, 0), min(end, len(self.outcomes["original"].pcm))
+
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
         return {"configs": {name: outcome.summary() for name, outcome in self.outcomes.items()}}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jdred.config import PACKET_SAMPLES, SAMPLE_RATE_HZ
+from jdred.config import SAMPLE_RATE_HZ
 from jdred.evaluation.compare import Comparison
 from jdred.evaluation.pictures import data_uri, spectrogram_png
 
@@ -32,9 +32,8 @@ def loudest_gaps(comparison: Comparison) -> list[tuple[int, int]]:
     original = comparison.outcomes["original"].pcm
     edges = np.flatnonzero(np.diff(np.pad(comparison.lost.astype(int), 1)))
     gaps = []
-    for first, last in edges.reshape(-1, 2):
-        begin = max(0, PACKET_SAMPLES * int(first) - comparison.delay_samples)
-        end = min(len(original), PACKET_SAMPLES * int(last) - comparison.delay_samples)
+    for first, last in edges.reshape(-1, 2).tolist():
+        begin, end = comparison.samples(first, last)
         if last - first >= LEAST_PACKETS and end > begin:
             gaps.append((float(np.mean(original[begin:end] ** 2)), begin, end))
     return sorted((begin, end) for _, begin, end in sorted(gaps, reverse=True)[:COUNT])

@@ -35,9 +35,8 @@ def spectrogram_png(
       begin, end: samples of the clip to show.
     """
     top = max(10 * np.log10(spectrogram(_centred(reference)).max() + 1e-12), LEAST_TOP_DB)
-    level = 10 * np.log10(
-        _narrowed(spectrogram(_centred(pcm)[begin : WINDOW + (len(pcm) if end is None else end)])) + 1e-12
-    )
+    shown = _centred(pcm)[begin : WINDOW + (len(pcm) if end is None else end)]
+    level = 10 * np.log10(_narrowed(spectrogram(shown)) + 1e-12)
     shade = np.uint8(255 * np.clip((level.T - top) / RANGE_DB + 1, 0, 1))
     # With a palette the file is a third as large; the picture's first row is the highest frequency.
     picture, file = Image.fromarray(np.ascontiguousarray(shade[::-1])), io.BytesIO()

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 from jaxtyping import Float
 
-from jdred.config import PACKET_SAMPLES, SAMPLE_RATE_HZ, SenderConfig
+from jdred.config import SAMPLE_RATE_HZ, SenderConfig
 from jdred.evaluation.clips import wav_bytes
 from jdred.evaluation.compare import Comparison, Outcome
 from jdred.evaluation.gaps import close_ups
@@ -153,18 +153,18 @@ def _timeline(kinds: list[str], comparison: Comparison) -> str:
     rects = "".join(
         f'<rect class="{kind}" x="{begin:.4f}" width="{end - begin:.4f}" height="1"><title>{kind}, {begin:.2f} s: '
         f"{1000 * (end - begin):.0f} ms</title></rect>"
-        for kind, begin, end in _runs(kinds, comparison.delay_samples, seconds)
+        for kind, begin, end in _runs(kinds, comparison)
     )
     return f'<svg viewBox="0 0 {seconds:.4f} 1" preserveAspectRatio="none" shape-rendering="crispEdges">{rects}</svg>'
 
 
-def _runs(kinds: list[str], delay_samples: int, seconds: float) -> Iterator[tuple[str, float, float]]:
-    """``(kind, begin, end)`` of every run of equal packets, cut to the clip."""
+def _runs(kinds: list[str], comparison: Comparison) -> Iterator[tuple[str, float, float]]:
+    """``(kind, begin, end)`` of every run of equal packets, in seconds, cut to the clip."""
     first = 0
     for kind, run in groupby(kinds):
         last = first + sum(1 for _ in run)
-        begin, end = ((PACKET_SAMPLES * k - delay_samples) / SAMPLE_RATE_HZ for k in (first, last))
-        yield kind, max(begin, 0.0), min(end, seconds)
+        begin, end = comparison.samples(first, last)
+        yield kind, begin / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ
         first = last
 
 

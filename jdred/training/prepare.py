@@ -39,8 +39,8 @@ def prepare(
 
     A folder holds ``pcm.npy`` int16 [sequences, frames * 160], ``features.npy`` float32 [sequences, frames, 20],
     ``burg.npy`` float32 [sequences, frames, 36], all to be memory-mapped, and a file ``complete`` at the end. Sequence
-    number i depends on seed, pass and i alone; an interrupted run goes on with the batch it was at, a complete folder
-    is left alone. Read them with ``corpus.Prepared``.
+    number i depends on corpus, arguments, pass and i alone; an interrupted run goes on with the batch it was at, a
+    complete folder is left alone. Read them with ``corpus.Prepared``.
 
     Args:
       passes: how many epochs of training speech to write.

@@ -49,7 +49,7 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
     changes = {name: getattr(config, name) for name in ("learning_rate", "batch") if getattr(config, name) is not None}
     if config.muon:
         if not hasattr(task.settings, "muon"):
-            raise ValueError(f"expected a task that has a choice of optimiser for muon (any but lossgen), found {kind}")
+            raise ValueError(f"expected a task that has a choice of optimiser for muon, found {kind}")
         changes["muon"] = True
     if config.start_from is not None:
         arrays, stored = weights.read(config.start_from)
