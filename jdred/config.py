@@ -97,6 +97,8 @@ class LPCNetConfig:
     """Samples for which GRU A steps once, 1, 2 or 4; GRU B steps for each of them."""
     density: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Share of the recurrent weights that GRU A has, of update gate, reset gate and candidate; see ``BlockGRU``."""
+    long_term: bool = False
+    """The sample-rate networks read the excitation of one pitch period ago too."""
     end_to_end: bool = False
     """The frame-rate network says the LPC, as reflection coefficients; else they are those of the cepstrum."""
 

@@ -20,9 +20,10 @@ from jdred.dsp import mulaw
 from jdred.dsp.filters import preemphasize
 from jdred.dsp.lpc import predict_by_frame, reflections_from_cepstrum
 from jdred.streaming import batch_state
+from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
-from jdred.vocoder.bunch import Indices
+from jdred.vocoder.bunch import Indices, one_period_ago
 from jdred.vocoder.frame_network import CONTEXT_ROWS
 from jdred.vocoder.lpcnet import LPCNet, linear_prediction, reflect
 from jdred.vocoder.sampling import log_likelihood
@@ -71,6 +72,8 @@ class Heard(NamedTuple):
     """The last excitation of the damaged past, whole but for rounding errors."""
     target: Float[Array, "samples ..."]
     """The excitation that leads from the damaged past to the true sample."""
+    one_period_ago: Float[Array, "samples ..."] | None = None
+    """The excitation of the damaged past then; None where the network does not read it."""
 
 
 class Speech(NamedTuple):
@@ -84,7 +87,7 @@ class Speech(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LPCNetTask:
+class LPCNetTask(Task):
     """``jdred.training.Task`` of LPCNet."""
 
     train: Prepared
@@ -168,7 +171,8 @@ def judge(
     and large excitations and reflection coefficients far from the cepstrum's cost more.
     """
     own = settings.model.end_to_end
-    heard = observe(speech, linear_prediction(model, features, condition))
+    pitch = features if settings.model.long_term else None
+    heard = observe(speech, linear_prediction(model, features, condition), pitch)
     values, target = noisy_indices(heard, key, settings.index_noise, whole=not own or key is None)
     entropy = cross_entropy(model, model.scan(condition, values), target)
     slope = mulaw.log_slope(heard.target).mean()
@@ -232,14 +236,17 @@ def damage(
     return damaged.reshape(spoken.shape)
 
 
-def observe(speech: Speech, a: Float[Array, "rows batch 16"]) -> Heard:
-    """What there is to hear and to say, given the linear prediction."""
+def observe(
+    speech: Speech, a: Float[Array, "rows batch 16"], pitch: Float[Array, "rows batch 20"] | None = None
+) -> Heard:
+    """What there is to hear and to say, given the linear prediction and perhaps features with the pitch."""
     signal = jnp.concatenate([speech.past, speech.damaged])
     prediction = predict_by_frame(jnp.moveaxis(a, 0, -2), signal.T).T
     excitation = mulaw.encode(speech.damaged - prediction)
     before = jnp.concatenate([jnp.full_like(excitation[:1], mulaw.ZERO), excitation[:-1]])
     last = signal[LPC_ORDER - 1 : -1]
-    return Heard(mulaw.encode(last), mulaw.encode(prediction), before, mulaw.encode(speech.spoken - prediction))
+    ago = None if pitch is None else one_period_ago(excitation, pitch)
+    return Heard(mulaw.encode(last), mulaw.encode(prediction), before, mulaw.encode(speech.spoken - prediction), ago)
 
 
 def log_area_ratios(reflections: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -250,13 +257,14 @@ def log_area_ratios(reflections: Float[Array, "..."]) -> Float[Array, "..."]:
 def noisy_indices(
     heard: Heard, key: Key[Array, ""] | None, deviation: float, *, whole: bool
 ) -> tuple[Indices, Indices]:
-    """Indices for the tables, ``[3, samples, batch]``, and the target.
+    """Indices for the tables, ``[known, samples, batch]``, and the target.
 
     Args:
       key: without it there is no noise, and indices are rounded to the nearest.
       whole: indices are rounded, with noise at random, which is interpolation in the mean; else they stay as they are.
     """
-    values, target = jnp.stack([heard.last, heard.prediction, heard.excitation]), heard.target
+    ago = [] if heard.one_period_ago is None else [heard.one_period_ago]
+    values, target = jnp.stack([heard.last, heard.prediction, heard.excitation, *ago]), heard.target
     if key is not None:
         normal_key, round_key = jax.random.split(key)
         values += deviation * jax.random.normal(normal_key, values.shape)

@@ -1,9 +1,10 @@
 """What the recurrent networks of LPCNet read, and how samples come in bunches.
 
-Before each sample three indices are known: the last sample, the linear prediction, the last excitation. Tables turn
-them into gates. GRU A steps once a bunch and reads the indices of the bunch's first sample and of those before it, as
-many in all as a bunch has samples. Within the bunch GRU B alone follows: it reads those of each sample. So every sample
-is drawn from a distribution that knows all before it and its exact prediction; only GRU A is late.
+Before each sample three indices are known: the last sample, the linear prediction, the last excitation; and a fourth
+where a network wants it (``LPCNetConfig.long_term``): the excitation of one pitch period ago. Tables turn them into
+gates. GRU A steps once a bunch and reads the indices of the bunch's first sample and of those before it, as many in all
+as a bunch has samples. Within the bunch GRU B alone follows: it reads those of each sample. So every sample is drawn
+from a distribution that knows all before it and its exact prediction; only GRU A is late.
 
 The idea is that of bunched LPCNet (R. Vipperla et al., "Bunched LPCNet: Vocoder for Low-cost Neural Text-To-Speech
 Systems", Interspeech 2020), which draws the later samples of a bunch from output layers of their own.
@@ -14,35 +15,42 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jdred.config import FRAME_SAMPLES, NUM_BANDS
 from jdred.dsp import mulaw
+from jdred.dsp.pitch import period_from_feature
 from jdred.vocoder.sampling import between
 
-READ = 3
-"""Indices known before a sample."""
+AHEAD = 2
+"""The excitation one pitch period ago is read so many samples early: periods change, and are whole samples here."""
 
 Indices = Int[Array, "..."] | Float[Array, "..."]
 """Indices, or values between them: the tables are then interpolated, so that there is a slope."""
 
 
 class Tables(NamedTuple):
-    """What indices add to gates; groups of ``READ`` tables by place in the bunch, the first sample read comes first."""
+    """What indices add to gates, by place in the bunch, the first sample read comes first, and by what is known."""
 
-    gru_a: Float[Array, "tables 256 gates_a"]
-    gru_b: Float[Array, "tables 256 gates_b"] | None
+    gru_a: Float[Array, "bunch known 256 gates_a"]
+    gru_b: Float[Array, "bunch known 256 gates_b"] | None
     """None where a bunch is one sample: GRU A has read all then."""
 
     @property
     def bunch(self) -> int:
         """Samples in a bunch."""
-        return len(self.gru_a) // READ
+        return len(self.gru_a)
+
+    @property
+    def known(self) -> int:
+        """Indices known before a sample."""
+        return self.gru_a.shape[1]
 
     def of_bunch(self, read: Indices) -> Float[Array, "... gates_a"]:
         """Gates of GRU A, from all that it reads for a bunch, the oldest sample first."""
-        return look_up(self.gru_a, read)
+        return look_up(self.gru_a.reshape(-1, *self.gru_a.shape[2:]), read)
 
     def of_sample(self, place: int, read: Indices) -> Float[Array, "... gates_b"] | float:
         """Gates of GRU B, from what is known before the sample at one place of a bunch."""
-        return 0.0 if self.gru_b is None else look_up(self.gru_b[READ * place : READ * (place + 1)], read)
+        return 0.0 if self.gru_b is None else look_up(self.gru_b[place], read)
 
 
 def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float[Array, "... gates"]:
@@ -59,17 +67,32 @@ def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float
 
 
 def read_by_bunch(indices: Indices, bunch: int) -> Indices:
-    """``[3, samples, ...]``, known before each sample from silence on, to ``[3 bunch, steps, ...]`` for GRU A."""
-    silence = jnp.full((READ, bunch - 1, *indices.shape[2:]), mulaw.ZERO, indices.dtype)
+    """``[known, samples, ...]``, before each sample from silence on, to ``[known * bunch, steps, ...]`` for GRU A."""
+    known = len(indices)
+    silence = jnp.full((known, bunch - 1, *indices.shape[2:]), mulaw.ZERO, indices.dtype)
     shifted = jnp.concatenate([silence, indices[:, : indices.shape[1] - bunch + 1]], axis=1)
-    by_place = jnp.moveaxis(shifted.reshape(READ, -1, bunch, *indices.shape[2:]), 2, 0)
-    return by_place.reshape(READ * bunch, *by_place.shape[2:])
+    by_place = jnp.moveaxis(shifted.reshape(known, -1, bunch, *indices.shape[2:]), 2, 0)
+    return by_place.reshape(known * bunch, *by_place.shape[2:])
 
 
 def gates_by_sample(tables: Tables, indices: Indices) -> Float[Array, "samples ... gates_b"] | float:
     """``Tables.of_sample`` of all samples."""
     if tables.gru_b is None:
         return 0.0
-    by_place = indices.reshape(READ, -1, tables.bunch, *indices.shape[2:])
+    by_place = indices.reshape(tables.known, -1, tables.bunch, *indices.shape[2:])
     gates = [tables.of_sample(place, by_place[:, :, place]) for place in range(tables.bunch)]
     return jnp.stack(gates, axis=1).reshape(*indices.shape[1:], -1)
+
+
+def one_period_ago(
+    excitation: Float[Array, "samples ..."] | Int[Array, "samples ..."], features: Float[Array, "rows ... 20"]
+) -> Float[Array, "samples ..."] | Int[Array, "samples ..."]:
+    """The excitation a pitch period before each sample, or ``AHEAD`` later, as index; of silence before the first.
+
+    Args:
+      features: whose pitch it is, 160 samples a row; the last row may have fewer.
+    """
+    samples = len(excitation)
+    periods = jnp.repeat(period_from_feature(features[..., NUM_BANDS]), FRAME_SAMPLES, axis=0)[:samples]
+    then = jnp.arange(samples).reshape(-1, *[1] * (excitation.ndim - 1)) + AHEAD - periods
+    return jnp.where(then < 0, mulaw.ZERO, jnp.take_along_axis(excitation, jnp.maximum(then, 0), axis=0))

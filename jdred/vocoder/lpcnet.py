@@ -19,14 +19,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jdred.config import FRAME_SAMPLES, LPC_ORDER, NUM_BANDS, LPCNetConfig
+from jdred.config import FRAME_SAMPLES, LPC_ORDER, MAX_PERIOD, NUM_BANDS, LPCNetConfig
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import deemphasize, preemphasize
 from jdred.dsp.lpc import lpc_from_cepstrum, predict_by_frame, step_up, widen
+from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, Dense
 from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
-from jdred.vocoder.bunch import READ, Indices, Tables, gates_by_sample, read_by_bunch
+from jdred.vocoder.bunch import AHEAD, Indices, Tables, gates_by_sample, one_period_ago, read_by_bunch
 from jdred.vocoder.frame_network import FrameNetwork, FrameState
 from jdred.vocoder.sparse import BlockGRU
 
@@ -54,11 +55,11 @@ class LPCNet(nnx.Module):
     """The trainable network. ``fold`` makes the vocoder of it."""
 
     def __init__(self, config: LPCNetConfig, *, rngs: nnx.Rngs):
-        width, bunch = config.condition, config.bunch
+        width, bunch, known = config.condition, config.bunch, 4 if config.long_term else 3
         self.config, self.lpc_gamma = config, config.lpc_gamma
         self.frame = FrameNetwork(config, rngs=rngs)
         self.embedding = nnx.Param(_embedding_init(rngs.params(), config.embedding))
-        self.embedding_kernels = _embedding_kernels(config, bunch * READ, config.gru_a, rngs)
+        self.embedding_kernels = _embedding_kernels(config, bunch * known, config.gru_a, rngs)
         if min(config.density) < 1:
             self.gru_a: GRU = BlockGRU(width, config.gru_a, config.density, rngs=rngs)
         else:
@@ -66,13 +67,19 @@ class LPCNet(nnx.Module):
         self.condition_b = Dense(width, 3 * config.gru_b, rngs=rngs, use_bias=False)
         self.gru_b = GRU(config.gru_a, config.gru_b, rngs=rngs)
         self.output = TreeOutput(config.gru_b, rngs=rngs)
-        self.bunch_kernels = _embedding_kernels(config, bunch * READ, config.gru_b, rngs) if bunch > 1 else None
+        self.bunch_kernels = _embedding_kernels(config, bunch * known, config.gru_b, rngs) if bunch > 1 else None
         self.reflections = _faint(Dense(width, LPC_ORDER, rngs=rngs)) if config.end_to_end else None
 
     def tables(self) -> Tables:
         """Embeddings and their kernels as tables."""
-        of_gru_b = None if self.bunch_kernels is None else self.embedding[...] @ self.bunch_kernels[...]
-        return Tables(self.embedding[...] @ self.embedding_kernels[...], of_gru_b)
+
+        def folded(kernels: nnx.Param) -> Float[Array, "bunch known 256 gates"]:
+            tables = self.embedding[...] @ kernels[...]
+            return tables.reshape(self.config.bunch, -1, *tables.shape[1:])
+
+        return Tables(
+            folded(self.embedding_kernels), None if self.bunch_kernels is None else folded(self.bunch_kernels)
+        )
 
     def scan(
         self, condition: Float[Array, "frames ... condition"], indices: Indices
@@ -119,8 +126,8 @@ def hear(
     The parallel twin of speaking: what needs no state is done for all samples at once.
 
     Args:
-      indices: ``[3, samples, ...]``, of the last sample, the prediction and the last excitation before each sample;
-        whole bunches, at most 160 samples a frame.
+      indices: ``[known, samples, ...]``, of the last sample, the prediction and the last excitation before each sample,
+        perhaps the excitation one period ago; whole bunches, at most 160 samples a frame.
     """
     bunch, samples = tables.bunch, indices.shape[1]
 
@@ -143,8 +150,8 @@ class VoiceState(NamedTuple):
     h_b: Float[Array, "... gru_b"]
     signal: Float[Array, "... 16"]
     """The last samples, pre-emphasised, int16 units, newest last."""
-    excitation: Int[Array, "..."]
-    """The last excitation as mu-law index."""
+    excitation: Int[Array, "... memory"]
+    """The last excitations as mu-law indices, newest last: one, or as many as the longest period has."""
     read: Int[Array, "... read"]
     """What GRU A has yet to read: the indices known before each sample of the last bunch but its first."""
     emphasis: Float[Array, "..."]
@@ -178,10 +185,19 @@ class LPCNetVoice:
             h_a=self.gru_a.init_state(),
             h_b=self.gru_b.init_state(),
             signal=jnp.zeros(LPC_ORDER),
-            excitation=jnp.asarray(mulaw.ZERO, jnp.int32),  # index 0 would be a loud click
-            read=jnp.full(READ * (self.tables.bunch - 1), mulaw.ZERO, jnp.int32),
+            excitation=jnp.full(self._memory, mulaw.ZERO, jnp.int32),  # index 0 would be a loud click
+            read=jnp.full(self.tables.known * (self.tables.bunch - 1), mulaw.ZERO, jnp.int32),
             emphasis=jnp.zeros(()),
         )
+
+    @property
+    def _long_term(self) -> bool:
+        return self.tables.known == 4
+
+    @property
+    def _memory(self) -> int:
+        """Excitations that are remembered."""
+        return MAX_PERIOD if self._long_term else 1
 
     def step(self, state: VoiceState, x: VocoderInput) -> tuple[VoiceState, Float[Array, "... 160"]]:
         """Speak one row."""
@@ -195,7 +211,7 @@ class LPCNetVoice:
         frames = batch_state(self.frame.init_state(), pcm.shape[:-1])
         frame, condition = self.frame.scan(frames, features)
         signal, emphasis = preemphasize(INT16_SCALE * pcm)
-        indices, excitation = self._indices(linear_prediction(self, features, condition), signal)
+        indices, excitation = self._indices(linear_prediction(self, features, condition), features, signal)
         h_a, h_b = hear(self, self.tables, condition, indices)
         late = jnp.moveaxis(indices[:, indices.shape[1] - self.tables.bunch + 1 :], 1, 0)
         late = jnp.moveaxis(late.reshape(-1, *late.shape[2:]), 0, -1)
@@ -203,9 +219,9 @@ class LPCNetVoice:
         return self._say(state, features[-1], condition[-1], uniforms[..., FRAME_SAMPLES // 2 :, :])
 
     def _indices(
-        self, a: Float[Array, "rows ... 16"], signal: Float[Array, "... known"]
-    ) -> tuple[Int[Array, "3 known ..."], Int[Array, "..."]]:
-        """What the networks read of a known signal, pre-emphasised and from silence, and its last excitation."""
+        self, a: Float[Array, "rows ... 16"], features: Float[Array, "rows ... 20"], signal: Float[Array, "... known"]
+    ) -> tuple[Int[Array, "read known ..."], Int[Array, "... memory"]]:
+        """What the networks read of a known signal, pre-emphasised and from silence, and its last excitations."""
         known = signal.shape[-1]
         unknown = len(a) * FRAME_SAMPLES - known
         padded = jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(LPC_ORDER, unknown)])
@@ -213,8 +229,11 @@ class LPCNetVoice:
         excitation = mulaw.quantize(signal - prediction)
         before = jnp.concatenate([jnp.full_like(excitation[..., :1], mulaw.ZERO), excitation[..., :-1]], axis=-1)
         last = mulaw.quantize(padded[..., LPC_ORDER - 1 : LPC_ORDER - 1 + known])
-        indices = jnp.stack([last, mulaw.quantize(prediction), before])
-        return jnp.moveaxis(indices, -1, 1), excitation[..., -1]
+        read = [jnp.moveaxis(x, -1, 0) for x in (last, mulaw.quantize(prediction), before)]
+        if self._long_term:
+            read.append(one_period_ago(jnp.moveaxis(excitation, -1, 0), features))
+        silence = jnp.full_like(excitation[..., :1], mulaw.ZERO, shape=(*excitation.shape[:-1], self._memory))
+        return jnp.stack(read), jnp.concatenate([silence, excitation], axis=-1)[..., -self._memory :]
 
     def _say(
         self, state: VoiceState, features: Array, condition: Array, uniforms: Float[Array, "... samples 8"]
@@ -222,33 +241,45 @@ class LPCNetVoice:
         """The next samples of a row, a number of bunches."""
         taps = -linear_prediction(self, features, condition)[..., ::-1]
         gates = self.gru_a.project(condition), self.condition_b(condition)
+        period = period_from_feature(features[..., NUM_BANDS])
         first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
         thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
         thresholds = jnp.moveaxis(thresholds, -2, 0).reshape(-1, self.tables.bunch, *condition.shape[:-1], 8)
-        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates), first, thresholds)
+        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates, period), first, thresholds)
         said = jnp.moveaxis(said.reshape(-1, *condition.shape[:-1]), 0, -1)
         pcm, emphasis = deemphasize(said, state.emphasis)
         *carry, read = last
         return VoiceState(state.frame, *carry, jnp.moveaxis(read, 0, -1), emphasis), jnp.clip(pcm / INT16_SCALE, -1, 1)
 
     def _say_bunch(
-        self, taps: Array, gates: tuple[Array, Array], carry: tuple, thresholds: Float[Array, "bunch ... 8"]
+        self,
+        taps: Array,
+        gates: tuple[Array, Array],
+        period: Int[Array, "..."],
+        carry: tuple,
+        thresholds: Float[Array, "bunch ... 8"],
     ):
         """One step of GRU A, and for each sample of its bunch one of GRU B."""
-        h_a, h_b, signal, excitation, read = carry
-        said = []
+        h_a, h_b, signal, before, read = carry
+        said, drawn = [], []
         for place, threshold in enumerate(thresholds):
             prediction = (taps * signal).sum(axis=-1)
-            known = jnp.stack([mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation])
+            excitation = drawn[-1] if drawn else before[..., -1]
+            known = [mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation]
+            if self._long_term:  # a bunch is shorter than any period
+                then = self._memory + place + AHEAD - period
+                known.append(jnp.take_along_axis(before, then[..., None], axis=-1)[..., 0])
+            known = jnp.stack(known)
             # Without a barrier the indices would be computed again for every gate.
             known, read = jax.lax.optimization_barrier((known, jnp.concatenate([read, known])))
             if place == 0:
                 h_a = self.gru_a.advance(h_a, gates[0] + self.tables.of_bunch(read))
                 from_a, read = gates[1] + self.gru_b.project(h_a), read[:0]
             h_b = self.gru_b.advance(h_b, from_a + self.tables.of_sample(place, known))
-            excitation = sampling.sample(self.output(h_b), threshold)
-            said.append(prediction + mulaw.decode(excitation))
+            drawn.append(sampling.sample(self.output(h_b), threshold))
+            said.append(prediction + mulaw.decode(drawn[-1]))
             signal = jnp.concatenate([signal[..., 1:], said[-1][..., None]], axis=-1)
+        excitation = jnp.concatenate([before, jnp.stack(drawn, axis=-1)], axis=-1)[..., -self._memory :]
         return (h_a, h_b, signal, excitation, read), jnp.stack(said)
 
 
