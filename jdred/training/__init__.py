@@ -29,8 +29,15 @@ class Task(Protocol):
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean loss of a batch and the figures to log."""
 
+    def shipped(self, parameters: PyTree) -> PyTree:
+        """The model among the parameters, which is validated and exported; all of them unless training needs more."""
+        return parameters
+
     def validate(self, parameters: PyTree) -> dict[str, float]:
-        """Figures on the validation split, the same every time; the one named ``loss`` selects checkpoints."""
+        """Figures of the model on the validation split, the same every time.
+
+        The one named ``loss`` selects checkpoints; without one the newest is the best.
+        """
 
     def config(self) -> dict[str, Any]:
         """What belongs into the checkpoint beside the arrays (JSON)."""

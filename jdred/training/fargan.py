@@ -14,6 +14,7 @@ from jdred.config import FRAME_SAMPLES, FARGANConfig
 from jdred.dsp import INT16_SCALE
 from jdred.dsp.filters import overlap, preemphasize
 from jdred.models import load_vocoder
+from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
@@ -47,7 +48,7 @@ class FARGANSettings:
 
 
 @dataclass(frozen=True)
-class FARGANTask:
+class FARGANTask(Task):
     """``jdred.training.Task`` of FARGAN."""
 
     train: Prepared

@@ -162,11 +162,11 @@ def fit(
         if step % config.log_every == 0:
             logs.trained(step, {name: float(value) for name, value in figures.items()})
         if step % config.validate_every == 0 or over:
-            arrays = {name: np.asarray(array) for name, array in state["ema"].items()}
+            arrays = shipped(task, template, state["ema"])
             validation = validate(arrays)
             logs.validated(step, validation)
-            if validation["loss"] < best:
-                best = validation["loss"]
+            if (loss := validation.get("loss", -np.inf)) <= best:
+                best = loss
                 meta = {**task.config(), "step": step, **validation}
                 weights.write(folder / "best.npz", arrays, meta, half=False)
                 if on_best is not None:
@@ -204,6 +204,12 @@ def first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformatio
     }
 
 
+def shipped(task: Task, template: Any, arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    """Of the arrays of all parameters those of the model, by its own names."""
+    model = task.shipped(weights.unflatten(template, arrays))
+    return {name: np.asarray(array) for name, array in weights.flatten(model).items()}
+
+
 def abstract_state(task: Task) -> dict[str, PyTree]:
     """Shapes and dtypes of a training state, to restore one into."""
     optimizer = task.optimizer(1)
@@ -211,8 +217,8 @@ def abstract_state(task: Task) -> dict[str, PyTree]:
 
 
 def validator(task: Task) -> Callable[[dict[str, Array]], dict[str, float]]:
-    """``task.validate`` on flat arrays, figures as plain floats."""
-    template = weights.abstract(lambda: task.init(0))
+    """``task.validate`` on flat arrays of the model, figures as plain floats."""
+    template = weights.abstract(lambda: task.shipped(task.init(0)))
 
     def validate(arrays: dict[str, Array]) -> dict[str, float]:
         model = weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})

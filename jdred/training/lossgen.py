@@ -15,6 +15,7 @@ from jdred.config import LossGeneratorConfig
 from jdred.link.channel import PACKET_MS, bernoulli, gilbert_elliott
 from jdred.link.lossgen import LossGenerator, LossInput
 from jdred.streaming import batch_state
+from jdred.training import Task
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
-class LossTask:
+class LossTask(Task):
     """``jdred.training.Task`` of the loss generator. Its data are drawn, not read."""
 
     settings: LossSettings = field(default_factory=LossSettings)

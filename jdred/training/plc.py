@@ -18,6 +18,7 @@ from jdred.plc import predictor as inputs
 from jdred.plc.concealer import SILENCE
 from jdred.plc.predictor import Predictor
 from jdred.streaming import batch_state
+from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
 
@@ -52,7 +53,7 @@ class PLCSettings:
 
 
 @dataclass(frozen=True)
-class PLCTask:
+class PLCTask(Task):
     """``jdred.training.Task`` of the feature predictor."""
 
     train: Prepared

@@ -17,6 +17,7 @@ from jdred.rdovae import RDOVAE
 from jdred.rdovae.encoder import Encoded
 from jdred.rdovae.loss import RDOVAELossConfig, Runs, num_chunks, rate_distortion
 from jdred.streaming import batch_state
+from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
@@ -46,7 +47,7 @@ class RDOVAESettings:
 
 
 @dataclass(frozen=True)
-class RDOVAETask:
+class RDOVAETask(Task):
     """``jdred.training.Task`` of the RDO-VAE."""
 
     train: Prepared

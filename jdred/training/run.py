@@ -17,10 +17,10 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = get_args(ModelKind)
-"""Two have a second task: RDO-VAE ``joint``, FARGAN ``student``."""
+"""Two have further tasks: RDO-VAE ``joint``, FARGAN ``student`` and ``adversarial``."""
 _TASKS = {
-    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "fargan": "FARGAN", "student": "Student", "plc": "PLC",
-    "lossgen": "Loss",
+    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "fargan": "FARGAN", "student": "Student",
+    "adversarial": "Adversarial", "plc": "PLC", "lossgen": "Loss",
 }  # fmt: skip
 """What the classes in the module of a task begin with: ``<name>Task``, ``<name>Settings``."""
 
@@ -93,4 +93,5 @@ def evaluate(run: Path, data: Path) -> dict[str, float]:
     with closing(checkpoint.open_folder(folder)) as saver:
         task = restore_task(checkpoint.load_meta(saver)["config"], data)
         state, _ = checkpoint.load(saver, loop.abstract_state(task))
-    return {"step": int(state["step"]), **loop.validator(task)(state["ema"])}
+    arrays = loop.shipped(task, weights.abstract(lambda: task.init(0)), state["ema"])
+    return {"step": int(state["step"]), **loop.validator(task)(arrays)}
