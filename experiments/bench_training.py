@@ -23,7 +23,7 @@ from jdred.evaluation import tables
 from jdred.evaluation.clips import written_whole
 from jdred.evaluation.speed import PRESETS
 from jdred.training import Task, loop
-from jdred.training.run import make_task
+from jdred.training.run import make_task, use_devices
 
 SIZES: dict[str, tuple[str, Any]] = {
     **{name: ("lpcnet" if isinstance(model, LPCNetConfig) else "fargan", model) for name, model in PRESETS.items()},
@@ -50,8 +50,7 @@ class Options:
 def main(options: Options) -> None:
     if unknown := sorted(set(options.models) - SIZES.keys()):
         raise SystemExit(f"expected models {', '.join(SIZES)}, found {', '.join(unknown)}")
-    if options.devices:
-        jax.config.update("jax_num_cpu_devices", options.devices)
+    use_devices(options.devices)
     rows = []
     for name in options.models:
         kind, model = SIZES[name]

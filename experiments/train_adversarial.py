@@ -1,10 +1,11 @@
-"""Train a FARGAN against critics: ``python experiments/train_adversarial.py --start-from NAME --data DIR --out DIR``.
+"""Train a FARGAN against discriminators, from trained weights on: the second stage.
 
-The second stage, for a vocoder that resembles speech already. Nothing in validation sees what it is for, so the newest
-weights are ``OUT/best.npz``: ``experiments/copy_synthesis.py --vocoder OUT/best.npz`` tells what they are worth.
+``python experiments/train_adversarial.py --start-from NAME --data DIR --out DIR``. Nothing in validation sees what it
+is for, so ``OUT/best.npz`` is always the newest; ``experiments/copy_synthesis.py --vocoder OUT/best.npz`` tells its
+worth.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tyro
 
@@ -17,11 +18,10 @@ from jdred.training.run import train
 class Options(TrainConfig):
     start_from: str
     """Weights of the FARGAN to start from, a shipped name or a path."""
-    spectral: float = 5.0
+    spectral: float = AdversarialSettings.spectral
     """Weight of the spectral error, beside that of being taken for speech."""
 
 
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
-    settings = AdversarialSettings(vocoder=options.start_from, spectral=options.spectral)
-    print(train("adversarial", replace(options, start_from=None), settings))
+    print(train("adversarial", options, AdversarialSettings(spectral=options.spectral)))

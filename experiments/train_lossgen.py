@@ -14,6 +14,7 @@ from jdred import weights
 from jdred.config import FitConfig, TrainConfig
 from jdred.link.channel import burst_lengths, realised_loss
 from jdred.link.lossgen import SHIPPED, draw_learned_trace, load
+from jdred.training.export import hours
 from jdred.training.run import train
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -53,7 +54,7 @@ def main(options: Options) -> None:
     table = drawn(load(best))
     print(f"loss {figures['loss']:.4f}, independent {figures['independent_loss']:.4f}\n{table}")
     if options.ship:
-        ship(best, figures, table, minutes(options.out))
+        ship(best, figures, table, 60 * hours(options.out))
 
 
 def drawn(generator) -> str:
@@ -67,13 +68,6 @@ def drawn(generator) -> str:
             f"| {bursts.max()} |"
         )
     return "\n".join(lines)
-
-
-def minutes(run: Path) -> float:
-    """Time spent on steps, from the run's log."""
-    rows = np.genfromtxt(run / "train.csv", delimiter=",", names=True)
-    steps = np.diff(np.concatenate([[0], np.atleast_1d(rows["step"])]))
-    return float(np.sum(steps * np.atleast_1d(rows["seconds_per_step"])) / 60)
 
 
 def ship(best: Path, figures: dict[str, float], table: str, spent: float) -> None:

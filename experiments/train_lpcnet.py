@@ -1,7 +1,7 @@
 """Train the LPCNet vocoder: ``python experiments/train_lpcnet.py --data DIR --out DIR [--fit.minutes 60]``.
 
-By default the shipped sizes; ``--model.bunch 2``, ``--model.gru-a 384 --model.density 0.2 0.2 0.4`` or
-``--model.end-to-end`` train a variant.
+By default the shipped sizes; ``--model.bunch 1 --model.no-long-term`` is the plain network, and
+``--model.gru-a 384 --model.density 0.2 0.2 0.4`` or ``--model.end-to-end`` are further variants.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jdred.training.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
-    model: LPCNetConfig = LPCNetConfig()
+    model: LPCNetConfig = LPCNetSettings().model
 
 
 if __name__ == "__main__":

@@ -35,6 +35,9 @@ MAX_CHUNKS = 26
 HISTORY_LATENTS = MAX_CHUNKS * CHUNK_PACKETS
 MAX_PAYLOAD_BYTES = 1000
 
+GRU_BLOCK = 32
+"""Rows and columns of a block of a sparse GRU's weights."""
+
 
 @dataclass(frozen=True)
 class RDOVAEConfig:
@@ -98,15 +101,19 @@ class LPCNetConfig:
     density: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Share of the recurrent weights that GRU A has, of update gate, reset gate and candidate; see ``BlockGRU``."""
     long_term: bool = False
-    """The sample-rate networks read the excitation of one pitch period ago too."""
+    """The sample-rate networks read the excitation of one pitch period ago too; see ``vocoder.bunch``."""
     end_to_end: bool = False
     """The frame-rate network says the LPC, as reflection coefficients; else they are those of the cepstrum."""
 
     def __post_init__(self):
-        """A JSON file knows lists only. Raises ``ValueError`` for a bunch that does not divide half a frame."""
+        """A JSON file knows lists only. Raises ``ValueError`` for settings out of range."""
         object.__setattr__(self, "density", tuple(self.density))
         if self.bunch not in (1, 2, 4):
             raise ValueError(f"bunch must be 1, 2 or 4, found {self.bunch}")
+        for share in self.density:
+            _check_range("density", share, 0, 1)
+        if min(self.density) < 1 and self.gru_a % GRU_BLOCK:
+            raise ValueError(f"gru_a must be a multiple of {GRU_BLOCK} where density is below 1, found {self.gru_a}")
 
 
 @dataclass(frozen=True)

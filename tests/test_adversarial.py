@@ -1,6 +1,8 @@
-"""The adversarial stage of FARGAN: what critics see, whose gradient is whose, and what a run leaves."""
+"""The adversarial stage of FARGAN: what discriminators see, whose gradient is whose, and what a run leaves."""
 
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,18 @@ from flax import nnx
 from jdred import weights
 from jdred.config import FRAME_SAMPLES, FARGANConfig, FitConfig
 from jdred.models import load_vocoder
-from jdred.training import loop
-from jdred.training.adversarial import AdversarialSettings, AdversarialTask, Critic, judge, objective, patches
+from jdred.training import checkpoint, export, loop
+from jdred.training.adversarial import (
+    TRUE_SAMPLES,
+    AdversarialSettings,
+    AdversarialTask,
+    Discriminator,
+    discriminate,
+    objective,
+    patches,
+)
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import PAST_SAMPLES
+from jdred.training.fargan import speak
 from jdred.training.run import evaluate, restore_task
 from jdred.vocoder.fargan import FARGAN
 
@@ -38,17 +48,16 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    path = tmp_path_factory.mktemp("voice") / "voice.npz"
-    voice = FARGAN(VOICE, rngs=nnx.Rngs(1))
-    weights.write(path, weights.flatten(voice), {"kind": "fargan", "model": asdict(VOICE)}, half=False)
-    return AdversarialSettings(
-        vocoder=str(path), batch=2, rows=8, critics_width=8, critics_alone=3, validation_batches=1, warmup_steps=1
+def task(data):
+    settings = AdversarialSettings(
+        model=VOICE,
+        batch=2,
+        rows=8,
+        discriminator_width=8,
+        discriminator_warmup=3,
+        validation_batches=1,
+        warmup_steps=1,
     )
-
-
-@pytest.fixture(scope="module")
-def task(data, settings):
     return AdversarialTask(Prepared(data / "train-0"), Prepared(data / "validation"), settings)
 
 
@@ -59,91 +68,95 @@ def test_a_patch_is_five_frames_of_32_bins_half_of_them_the_next_ones_too():
     np.testing.assert_array_equal(got[0, 2, 1].reshape(5, 32), spectrum[0, 2:7, 17:49])
 
 
-def test_each_side_has_the_gradient_of_its_own_aim(task):
-    duel, batch = task.init(0), task.batch(np.random.default_rng(0))
+def test_each_side_has_the_gradient_of_its_own_loss(task):
+    sides, batch = task.init(0), task.batch(np.random.default_rng(0))
+    settings = AdversarialSettings(model=VOICE, spectral=0.0, matching=0.5)
+
+    def heard(sides):
+        truth, said = (x[:, TRUE_SAMPLES:] for x in speak(sides.vocoder, batch))
+        return discriminate(sides.discriminators, truth, said)
 
     @jax.jit
-    def gradients(duel, spectral):
-        def loss(duel):
-            return objective(AdversarialSettings(spectral=spectral, matching=0.0), duel, batch)
+    def gradients(sides):
+        def vocoder(sides):
+            return heard(sides).adversarial + 0.5 * heard(sides).matching
 
-        return jax.value_and_grad(loss, has_aux=True)(duel)
+        both = jax.value_and_grad(lambda sides: objective(settings, sides, batch), has_aux=True)(sides)
+        return *both, jax.grad(vocoder)(sides), jax.grad(lambda sides: heard(sides).discriminator)(sides)
 
-    (total, figures), plain = gradients(duel, 0.0)
-    np.testing.assert_allclose(total, figures["doubt"] + figures["critics"], rtol=1e-5)
-    (_, _), weighty = gradients(duel, 5.0)
-    for calm, other in zip(jax.tree.leaves(plain.critics), jax.tree.leaves(weighty.critics), strict=True):
-        np.testing.assert_array_equal(calm, other)
-    sizes = [np.abs(a).max() for a in jax.tree.leaves(plain.vocoder)]
-    apart = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (plain.vocoder, weighty.vocoder)), strict=True)]
-    assert max(sizes) > 0
-    assert np.isfinite(sizes).all()
-    assert max(apart) > 0
-
-
-def test_the_vocoder_goes_where_critics_score_higher(task):
-    """A step along the vocoder's gradient of doubt lowers it; one of the critics lowers their error."""
-    duel, batch = task.init(0), task.batch(np.random.default_rng(1))
-
-    @jax.jit
-    def loss(duel):
-        return objective(AdversarialSettings(spectral=0.0, matching=0.0), duel, batch)
-
-    def moved(side, gradient):
-        size = 1e-3 / np.sqrt(sum(float((a**2).sum()) for a in jax.tree.leaves(gradient)))
-        return jax.tree.map(lambda a, b: a - size * b, side, gradient)
-
-    figures, gradient = loss(duel)[1], jax.jit(jax.grad(lambda duel: loss(duel)[0]))(duel)
-    wiser, bolder = task.init(0), task.init(0)
-    wiser.critics = moved(duel.critics, gradient.critics)
-    bolder.vocoder = moved(duel.vocoder, gradient.vocoder)
-    assert loss(wiser)[1]["critics"] < figures["critics"]
-    assert loss(bolder)[1]["doubt"] < figures["doubt"]
+    (total, figures), both, vocoder, discriminators = gradients(sides)
+    aims = figures["adversarial"] + 0.5 * figures["matching"] + figures["discriminator"]
+    np.testing.assert_allclose(total, aims, rtol=1e-5)
+    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
+    jax.tree.map(close, both.vocoder, vocoder.vocoder)
+    jax.tree.map(close, both.discriminators, discriminators.discriminators)
+    assert all(np.abs(a).max() > 0 for a in jax.tree.leaves(both.discriminators))
+    assert any(np.abs(a).max() > 1e-4 for a in jax.tree.leaves(both.vocoder))
 
 
-def test_critics_learn_to_tell_noise_from_pulses():
+def test_discriminators_learn_to_tell_noise_from_pulses():
     rng = np.random.default_rng(0)
     pulses = np.zeros((4, 2000), np.float32)
     pulses[:, ::80] = 0.3
     noise = rng.normal(0, 0.3 / 80**0.5, pulses.shape).astype(np.float32)
-    critics = nnx.List([Critic(256, 16, rngs=nnx.Rngs(0))])
+    discriminators = nnx.List([Discriminator(256, 16, rngs=nnx.Rngs(0))])
 
     @jax.jit
-    def step(critics):
-        error, gradient = jax.value_and_grad(lambda critics: judge(critics, pulses, noise).critics)(critics)
-        return jax.tree.map(lambda a, b: a - 0.02 * b, critics, gradient), error
+    def step(discriminators):
+        error, gradient = jax.value_and_grad(lambda each: discriminate(each, pulses, noise).discriminator)(
+            discriminators
+        )
+        return jax.tree.map(lambda a, b: a - 0.02 * b, discriminators, gradient), error
 
     for _ in range(60):
-        critics, error = step(critics)
+        discriminators, error = step(discriminators)
     assert error < 0.1
-    same = judge(critics, pulses, pulses)
+    same = discriminate(discriminators, pulses, pulses)
     assert same.matching == 0
-    assert same.doubt < judge(critics, pulses, noise).doubt
+    assert same.adversarial < discriminate(discriminators, pulses, noise).adversarial
 
 
-def test_a_run_leaves_the_newest_vocoder_alone_and_first_trains_critics_only(data, task, settings, tmp_path):
-    begin = weights.flatten(load_vocoder(settings.vocoder))
+@pytest.fixture(scope="module")
+def run(data, task, tmp_path_factory):
+    """Five steps from given weights, the first three of the discriminators alone: folder and last figures."""
+    folder = tmp_path_factory.mktemp("run")
+    voice = weights.flatten(FARGAN(VOICE, rngs=nnx.Rngs(1)))
     fit = FitConfig(total_steps=3, log_every=1, validate_every=1, checkpoint_every=1, ema=0.0)
-    loop.fit(task, tmp_path, fit)
-    arrays, config = weights.read(tmp_path / "best.npz")
+    loop.fit(task, folder, fit, initial=voice, start_from="voice")
+    first = weights.read(folder / "best.npz"), restored(folder, task)
+    return folder, loop.fit(task, folder, replace(fit, total_steps=5)), voice, first
+
+
+def restored(folder, task):
+    with closing(checkpoint.open_folder(folder / "checkpoints")) as saver:
+        return checkpoint.load(saver, loop.abstract_state(task))[0]["arrays"]
+
+
+def test_discriminators_begin_alone_and_the_newest_vocoder_is_kept(task, run):
+    folder, _, voice, ((arrays, config), state) = run
     assert config["step"] == 3
-    assert sorted(arrays) == sorted(begin)
+    assert sorted(arrays) == sorted(voice)
     for name, array in arrays.items():
-        np.testing.assert_allclose(array, begin[name], atol=1e-6)
-    figures = loop.fit(task, tmp_path, FitConfig(total_steps=5, log_every=1, validate_every=5, ema=0.0))
-    later = weights.flatten(load_vocoder(str(tmp_path / "best.npz")))
-    assert any(np.abs(later[name] - begin[name]).max() > 1e-5 for name in begin)
-    assert restore_task(config, data).settings == settings_with_model(settings)
-    assert evaluate(tmp_path, data) == {"step": 5, **figures}
+        np.testing.assert_allclose(array, voice[name], atol=1e-6)
+    fresh = weights.flatten(task.init(0))
+    assert all(np.abs(state[name] - fresh[name]).max() > 0 for name in fresh if name.startswith("discriminators/"))
+    later, config = weights.read(folder / "best.npz")
+    assert config["step"] == 5
+    assert config["start_from"] == "voice"
+    assert any(np.abs(later[name] - voice[name]).max() > 1e-5 for name in voice)
 
 
-def settings_with_model(settings: AdversarialSettings) -> AdversarialSettings:
-    """The settings as a checkpoint has them: with the sizes of the vocoder."""
-    return AdversarialSettings(**{**vars(settings), "model": VOICE})
-
-
-def test_crops_hold_what_priming_needs(task):
-    batch = task.batch(np.random.default_rng(0))
-    frames = task.settings.rows + FARGAN.prime_rows
-    assert batch["features"].shape == (2, frames, 20)
-    assert batch["pcm"].shape == (2, PAST_SAMPLES + frames * FRAME_SAMPLES)
+def test_a_run_is_restored_validated_and_shipped(data, task, run, tmp_path):
+    folder, figures, *_ = run
+    assert restore_task(weights.read(folder / "best.npz")[1], data).settings == task.settings
+    assert evaluate(folder, data) == {"step": 5, **figures}
+    with pytest.raises(ValueError, match="expected an origin that tells of {'start_from': 'voice'}"):
+        export.export(folder, "fargan", "mine", folder=tmp_path)
+    path = export.export(folder, "fargan", "mine", folder=tmp_path, origin="From a voice.")
+    card = path.with_suffix(".md").read_text()
+    assert "From a voice. 5 steps" in card
+    assert "the newest" in card
+    assert "train_adversarial.py" in card
+    before, after = export.compare_validation(path, folder, "fargan", data)["spectral"]
+    assert after == pytest.approx(before, rel=0.01)
+    assert load_vocoder(str(path)).config == VOICE

@@ -15,7 +15,7 @@ from jdred.config import FRAME_SAMPLES, LPCNetConfig
 from jdred.dsp import lpc, mulaw
 from jdred.layers import GRU, gru_gates
 from jdred.models import load_vocoder
-from jdred.training.lpcnet import LPCNetSettings, Speech, judge, objective
+from jdred.training.lpcnet import LPCNetSettings, Speech, judge, noisy_indices, objective, observe
 from jdred.vocoder import VocoderInput, sampling, sparse
 from jdred.vocoder.bunch import look_up, one_period_ago, read_by_bunch
 from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, fold, linear_prediction
@@ -162,6 +162,30 @@ def test_one_period_ago_is_two_samples_early_and_silence_before_the_first_sample
     assert ago[160:, 1].tolist() == list(range(1130, 1290))
 
 
+def test_training_reads_what_priming_reads_of_many_streams():
+    rng = np.random.default_rng(5)
+    features = jnp.asarray(rng.normal(0, 0.3, (2, 3, 20)) + 3 * (np.arange(20) < 1), jnp.float32)
+    signal = jnp.asarray(300 * rng.normal(size=(2 * FRAME_SAMPLES, 3)).cumsum(axis=0) / 3, jnp.float32)
+    voice = fold(loud(VARIANTS["long term"]))
+
+    @jax.jit
+    def both(voice, features, signal):
+        a = linear_prediction(voice, features, None)
+        speech = Speech(signal, jnp.zeros((16, 3)), signal)
+        trained, _ = noisy_indices(observe(speech, a, features), None, 0.0, whole=True)
+        many, excitation = voice._indices(a, features, signal.T)
+        one, _ = voice._indices(a[:, 1], features[:, 1], signal[:, 1])
+        return trained, many, one, excitation
+
+    trained, many, one, excitation = both(voice, features, signal)
+    assert trained.shape == (4, 2 * FRAME_SAMPLES, 3)
+    assert len(np.unique(trained[3])) > 20
+    np.testing.assert_array_equal(trained, many)
+    np.testing.assert_array_equal(many[..., 1], one)
+    # What was the last excitation before a sample is remembered, oldest first.
+    np.testing.assert_array_equal(excitation[:, :-1].T, many[2, -255:])
+
+
 # Linear prediction of its own
 
 
@@ -260,9 +284,20 @@ def test_the_networks_own_prediction_is_stable_and_used(speech):
     assert np.abs(a - np.asarray(lpc.lpc_from_cepstrum(features[..., :18])).reshape(-1, 16)).max() > 0.1
 
 
-def test_a_bunch_must_divide_half_a_frame():
-    with pytest.raises(ValueError, match="bunch must be 1, 2 or 4, found 3"):
-        LPCNetConfig(bunch=3)
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"bunch": 3}, "bunch must be 1, 2 or 4, found 3"),
+        ({"density": (0.5, 1.5, 1)}, "density must be 0 .. 1, found 1.5"),
+        (
+            {"gru_a": 200, "density": (0.2, 0.2, 0.4)},
+            "gru_a must be a multiple of 32 where density is below 1, found 200",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        LPCNetConfig(**sizes)
 
 
 def test_weights_of_a_variant_come_back_as_the_same_voice(tmp_path):

@@ -5,7 +5,7 @@ and all tests but those of the initial state begin in the middle of a stream.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -134,6 +134,9 @@ PARTS = {
     "frame network": Part(lambda: small(FrameNetwork, LPCNET), rows),
     "predictor": Part(lambda: small(Predictor, PredictorConfig(width=6, gru=5)), normal(57)),
     "vocoder": Part(voice, spoken, twin=False),
+    "vocoder, bunches and long term": Part(
+        lambda: fold(small(LPCNet, replace(LPCNET, bunch=4, long_term=True))), spoken, twin=False
+    ),
     "fargan conditioning": Part(lambda: small(FARGAN, FARGAN_CONFIG).condition, rows),
     "fargan": Part(lambda: small(FARGAN, FARGAN_CONFIG), spoken, twin=False),
     "concealer": Part(lambda: concealer(voice()), packets, twin=False),
@@ -143,7 +146,7 @@ PARTS = {
     "sender": Part(lambda: SenderCore(small(RDOVAE, DENSE)), sound(320), twin=False),
 }
 TWINS = [name for name, part in PARTS.items() if part.twin]
-SAMPLERS = ["vocoder", "concealer"]
+SAMPLERS = ["vocoder", "vocoder, bunches and long term", "concealer"]
 # Scope module: the tests of a part follow each other, so that parallel workers compile few parts twice.
 every_part = pytest.mark.parametrize("name", PARTS, scope="module")
 every_twin = pytest.mark.parametrize("name", TWINS, scope="module")

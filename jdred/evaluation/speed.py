@@ -20,6 +20,7 @@ PRESETS = {
     "LPCNet 192/32": LPCNetConfig(),
     "LPCNet 192/32, bunches of 2": LPCNetConfig(bunch=2),
     "LPCNet 192/32, bunches of 4": LPCNetConfig(bunch=4),
+    "LPCNet 192/32, bunches of 4, long term": LPCNetConfig(bunch=4, long_term=True),
     "LPCNet 192/32, end to end": LPCNetConfig(end_to_end=True),
     "LPCNet 384/32 in blocks": LPCNetConfig(gru_a=384, density=(0.2, 0.2, 0.4)),
     "LPCNet 384/32 in blocks, bunches of 2": LPCNetConfig(gru_a=384, density=(0.2, 0.2, 0.4), bunch=2),

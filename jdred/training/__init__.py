@@ -14,6 +14,8 @@ class Task(Protocol):
     """One model to train: where its batches come from and what its loss is."""
 
     name: str
+    part: str = ""
+    """The attribute of the parameters that is the model, which alone is validated and exported; empty: they all are."""
 
     def init(self, seed: int) -> PyTree:
         """Fresh parameters."""
@@ -28,10 +30,6 @@ class Task(Protocol):
         self, parameters: PyTree, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean loss of a batch and the figures to log."""
-
-    def shipped(self, parameters: PyTree) -> PyTree:
-        """The model among the parameters, which is validated and exported; all of them unless training needs more."""
-        return parameters
 
     def validate(self, parameters: PyTree) -> dict[str, float]:
         """Figures of the model on the validation split, the same every time.

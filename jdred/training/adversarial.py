@@ -1,14 +1,13 @@
-"""Training FARGAN against critics: the second stage, which makes what it says sound like speech, not only resemble it.
+"""Training FARGAN against discriminators: the second stage, after which it sounds like speech, not only resembles it.
 
-The critics learn to tell speech from what the vocoder says, each by patches of its log spectrum at one resolution; the
-vocoder learns to be taken for speech (least squares, Mao et al. 2017), to leave the same traces inside the critics
-(feature matching, Larsen et al. 2016), and not to stray from the true spectra.
+Discriminators learn to tell speech from what the vocoder says, each by patches of its log spectrum at one resolution;
+the vocoder learns to be taken for speech (least squares, Mao et al. 2017), to leave the same traces in their hidden
+layers (feature matching, Larsen et al. 2016), and not to stray from the true spectra.
 Patches are matrix products, which a CPU is quick at; convolutions over whole spectra cost it many times as much.
 """
 
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from jdred.config import FARGANConfig
 from jdred.layers import Dense
-from jdred.training.fargan import FARGANSettings, FARGANTask, load_fargan, roots, speak, spectral_error
+from jdred.training.fargan import FORCED_SAMPLES, FARGANTask, SpeakingSettings, roots, speak, spectral_error
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
-from jdred.vocoder.fargan import FARGAN
+from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES
 
 WINDOWS = (1024, 512, 256, 128)
 PATCH_FRAMES = 5
@@ -28,39 +28,39 @@ PATCH_BINS = 32
 """Half of them are the next patch's as well."""
 QUIET = 0.05
 """Added to roots of magnitudes before their logarithm: what is softer than 16 bits can tell is all one."""
+TRUE_SAMPLES = MEMORY_SAMPLES + FORCED_SAMPLES
+"""What ``speak`` gives begins with so many that are true in both: nothing to tell apart."""
 
 
 @dataclass(frozen=True)
-class AdversarialSettings(FARGANSettings):
-    vocoder: str = ""
-    """Weights of the FARGAN to start from: a shipped name or a path; its sizes hold."""
+class AdversarialSettings(SpeakingSettings):
     batch: int = 16
     rows: int = 32
     learning_rate: float = 1e-4
-    critics_rate: float = 2e-4
-    critics_alone: int = 200
-    """Steps before the vocoder's first one."""
-    critics_width: int = 128
+    discriminator_rate: float = 2e-4
+    discriminator_warmup: int = 200
+    """Steps of the discriminators before the vocoder's first one."""
+    discriminator_width: int = 128
     spectral: float = 5.0
     """Weight of the spectral error ..."""
     matching: float = 2.0
     """... and of feature matching, beside that of being taken for speech."""
 
 
-class Critic(nnx.Module):
-    """Scores patches of a log spectrum: 1 for speech, 0 for imitation."""
+class Discriminator(nnx.Module):
+    """Scores patches of a log spectrum: 1 for speech, 0 for what a vocoder says."""
 
     def __init__(self, window: int, width: int, *, rngs: nnx.Rngs):
         self.window = window
-        self.first = Dense(PATCH_FRAMES * PATCH_BINS, width, rngs=rngs)
+        self.first = Dense(PATCH_FRAMES * PATCH_BINS, width, rngs=rngs, use_bias=False)
+        self.by_frequency = nnx.Param(jnp.zeros((window // PATCH_BINS - 1, width)))
         self.second = Dense(width, width, rngs=rngs)
         self.score = Dense(width, 1, rngs=rngs)
-        self.heights = nnx.Param(jnp.zeros((window // PATCH_BINS - 1, width)))
 
     def __call__(self, signal: Float[Array, "batch samples"]) -> tuple[Float[Array, "batch frames patches _"], ...]:
         """Two hidden layers and the scores."""
         spectrum = jnp.log(roots(signal, self.window) + QUIET)
-        first = jax.nn.leaky_relu(self.first(patches(spectrum)) + self.heights[...])
+        first = jax.nn.leaky_relu(self.first(patches(spectrum)) + self.by_frequency[...])
         second = jax.nn.leaky_relu(self.second(first))
         return first, second, self.score(second)
 
@@ -74,90 +74,80 @@ def patches(spectrum: Float[Array, "batch frames bins"]) -> Float[Array, "batch 
     return jnp.concatenate([wide[:, start : start + later] for start in range(PATCH_FRAMES)], axis=-1)
 
 
-class Duel(nnx.Module):
-    """The parameters of the task: a vocoder and its critics."""
+class Adversaries(nnx.Module):
+    """The parameters of the task: a vocoder and its discriminators."""
 
-    def __init__(self, vocoder: FARGAN, width: int, *, rngs: nnx.Rngs):
-        self.vocoder = vocoder
-        self.critics = nnx.List([Critic(window, width, rngs=rngs) for window in WINDOWS])
+    def __init__(self, model: FARGANConfig, width: int, *, rngs: nnx.Rngs):
+        self.vocoder = FARGAN(model, rngs=rngs)
+        self.discriminators = nnx.List([Discriminator(window, width, rngs=rngs) for window in WINDOWS])
 
 
-class Verdict(NamedTuple):
-    """What critics find in one signal against the other; means over the critics."""
+class Losses(NamedTuple):
+    """Means over the discriminators."""
 
-    critics: Float[Array, ""]
+    discriminator: Float[Array, ""]
     """Squared error of the scores."""
-    doubt: Float[Array, ""]
-    """How far what is said is from being taken for speech: 0 where it is."""
+    adversarial: Float[Array, ""]
+    """Squared distance of what is said from being taken for speech."""
     matching: Float[Array, ""]
     """Difference of the hidden layers, relative to what speech makes there."""
 
 
-def judge(critics: nnx.List, truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"]) -> Verdict:
-    """Let all critics look at both."""
+def discriminate(
+    discriminators: nnx.List, truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"]
+) -> Losses:
+    """Let all discriminators look at speech and at what was said in its place."""
 
-    def one(critic: Critic) -> Verdict:
-        *true, real = critic(truth)
-        *own, fake = critic(said)
+    def one(discriminator: Discriminator) -> Losses:
+        *true, real = discriminator(truth)
+        *own, fake = discriminator(said)
         apart = [jnp.mean(jnp.abs(a - b)) / (jnp.mean(jnp.abs(a)) + 1e-6) for a, b in zip(true, own, strict=True)]
-        doubt = jnp.mean((1 - fake) ** 2)
-        return Verdict(jnp.mean((1 - real) ** 2) + jnp.mean(fake**2), doubt, sum(apart) / len(apart))
+        adversarial = jnp.mean((1 - fake) ** 2)
+        return Losses(jnp.mean((1 - real) ** 2) + jnp.mean(fake**2), adversarial, sum(apart) / len(apart))
 
-    return jax.tree.map(lambda *figures: sum(figures) / len(figures), *map(one, critics))
+    return jax.tree.map(lambda *losses: sum(losses) / len(losses), *map(one, discriminators))
 
 
-def objective(settings: AdversarialSettings, duel: Duel, batch: dict[str, Array]):
+def objective(settings: AdversarialSettings, sides: Adversaries, batch: dict[str, Array]):
     """The losses of both sides, each with a gradient for its own parameters only."""
-    truth, said = speak(duel.vocoder, batch)
+    truth, said = speak(sides.vocoder, batch)
     spectral = spectral_error(truth, said, settings.quiet_floor)
-    heard = judge(jax.lax.stop_gradient(duel.critics), truth, said)
-    vocoders = settings.spectral * spectral + heard.doubt + settings.matching * heard.matching
-    critics = judge(duel.critics, truth, jax.lax.stop_gradient(said)).critics
-    figures = {"spectral": spectral, "critics": critics, "doubt": heard.doubt, "matching": heard.matching}
-    return vocoders + critics, figures
+    truth, said = truth[:, TRUE_SAMPLES:], said[:, TRUE_SAMPLES:]
+    heard = discriminate(jax.lax.stop_gradient(sides.discriminators), truth, said)
+    vocoder = settings.spectral * spectral + heard.adversarial + settings.matching * heard.matching
+    discriminator = discriminate(sides.discriminators, truth, jax.lax.stop_gradient(said)).discriminator
+    return vocoder + discriminator, {"spectral": spectral, **heard._asdict()}
 
 
 @dataclass(frozen=True)
 class AdversarialTask(FARGANTask):
-    """``jdred.training.Task`` of a FARGAN and its critics."""
+    """``jdred.training.Task`` of a FARGAN and its discriminators; made to start from trained weights."""
 
     settings: AdversarialSettings = field(default_factory=AdversarialSettings)
     name: str = "adversarial"
+    part: str = "vocoder"
 
-    @cached_property
-    def beginner(self) -> FARGAN:
-        """The vocoder as it starts."""
-        return load_fargan(self.settings.vocoder)
-
-    def init(self, seed: int) -> Duel:
-        # A copy: the first step of a run gives its parameters away.
-        vocoder = jax.tree.map(jnp.copy, self.beginner)
-        return Duel(vocoder, self.settings.critics_width, rngs=nnx.Rngs(seed))
-
-    def shipped(self, parameters: Duel) -> FARGAN:
-        return parameters.vocoder
-
-    def config(self) -> dict[str, Any]:
-        model = asdict(self.beginner.config)
-        settings = asdict(self.settings) | {"model": model}
-        return {"kind": "fargan", "task": self.name, "model": model, "settings": settings}
+    def init(self, seed: int) -> Adversaries:
+        return Adversaries(self.settings.model, self.settings.discriminator_width, rngs=nnx.Rngs(seed))
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
+        alone = settings.discriminator_warmup
+        spoken = steady(settings.learning_rate, settings.warmup_steps, settings.decay, max(1, total_steps - alone))
 
-        def vocoders(step: Int[Array, ""]) -> Float[Array, ""]:
-            rate = steady(settings.learning_rate, settings.warmup_steps, settings.decay, total_steps)
-            return jnp.where(step < settings.critics_alone, 0.0, rate(step - settings.critics_alone))
+        def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+            return jnp.where(step < alone, 0.0, spoken(step - alone))
 
+        momenta = {"clip": 1.0, "b1": 0.8, "b2": 0.99}
         sides = {
-            "vocoder": clipped(vocoders, clip=1.0, b1=0.8, b2=0.99, muon=settings.muon),
-            "critics": clipped(settings.critics_rate, clip=1.0, b1=0.8, b2=0.99, muon=False),
+            "vocoder": clipped(rate, muon=settings.muon, weight_decay=settings.weight_decay, **momenta),
+            "discriminators": clipped(settings.discriminator_rate, muon=False, **momenta),
         }
         return optax.partition(sides, lambda arrays: {name: name.split("/")[0] for name in arrays})
 
-    def loss(self, parameters: Duel, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
+    def loss(self, parameters: Adversaries, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
         return objective(self.settings, parameters, batch)
 
     def validate(self, parameters: FARGAN) -> dict[str, float]:
-        """The spectral error, which is to stay low; it does not select, as what critics are for is not seen in it."""
-        return {"spectral": super().validate(parameters)["spectral"]}
+        """``spectral``, which is to stay low. It does not select: what discriminators are for is not seen in it."""
+        return {"spectral": self.heard(parameters)["spectral"]}

@@ -24,6 +24,8 @@ from jdred.weights import CheckpointError
 
 BEST = "best.npz"
 SCRATCH = "From random weights (seed 0), on recorded speech alone; nothing is distilled from another model."
+OTHERS = ("start_from", "teacher", "vocoder")
+"""What a run may owe to another model."""
 LICENCES = {
     "festvox-ru": "BSD-like",
     "asterisk-core-sounds-fr-g722": "CC-BY-SA 3.0",
@@ -66,6 +68,7 @@ def export(
       the ``.npz``.
     Raises:
       CheckpointError: no best weights in the run, or of another kind.
+      ValueError: ``origin`` is silent about another model.
     """
     arrays, config = read_best(run, kind)
     model = config["model"]
@@ -76,7 +79,11 @@ def export(
     training = {key: value for key, value in config.items() if key not in ("kind", "model")}
     training["settings"].pop("model", None)
     # Where another model's weights lay is of no interest elsewhere.
-    training["settings"] |= {k: Path(v).name for k, v in training["settings"].items() if k in ("teacher", "vocoder")}
+    training["settings"] |= {k: Path(v).name for k, v in training["settings"].items() if k in OTHERS}
+    if start := training.get("start_from"):
+        training["start_from"] = Path(start).name
+    if origin == SCRATCH and (others := {k: v for k, v in {**training, **training["settings"]}.items() if k in OTHERS}):
+        raise ValueError(f"expected an origin that tells of {others}, found the one of training from scratch")
     path = folder / f"{name}.npz"
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
     path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), origin, notes))
@@ -126,11 +133,12 @@ def card(
     count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
     figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed")}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
+    chosen = "the best in validation" if "loss" in training else "the newest"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
         "## Training",
-        f"{origin} {training['step']} steps{spent}; of the exponential moving averages the best in validation. "
+        f"{origin} {training['step']} steps{spent}; of the exponential moving averages {chosen}. "
         f"`python {script}` on what `jdred corpus prepare` makes of the data.",
         "## Data",
         "Recorded speech of these Debian packages, augmented.",
@@ -160,6 +168,6 @@ def compare_validation(path: Path, run: Path, kind: str, data: Path) -> dict[str
     shipped = {k: v for k, v in shipped.items() if not k.startswith(TABLES)}
     sizes = replace(task.settings.model, **shipped_config["model"])
     shipped_task = replace(task, settings=replace(task.settings, model=sizes))
-    weights.check(weights.abstract(lambda: shipped_task.init(0)), shipped, str(path))
+    weights.check(loop.model_template(shipped_task), shipped, str(path))
     before, after = loop.validator(task)(arrays), loop.validator(shipped_task)(shipped)
     return {k: (before[k], after[k]) for k in before}

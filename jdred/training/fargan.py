@@ -27,7 +27,9 @@ WINDOWS = (2560, 1280, 640, 320, 160, 80)
 
 
 @dataclass(frozen=True)
-class FARGANSettings:
+class SpeakingSettings:
+    """Of every task in which a FARGAN speaks freely."""
+
     model: FARGANConfig = FARGANConfig()
     batch: int = 32
     rows: int = 16
@@ -39,12 +41,16 @@ class FARGANSettings:
     weight_decay: float = 0.01
     muon: bool = False
     """Steps of ``optimizers.clipped``."""
-    continuity: float = 0.03
-    """Weight of the phase match of the first 10 ms that are spoken freely."""
     quiet_floor: float = 0.1
     """Sequences count by their relative error; those quieter than so much of the mean of the batch count less."""
     validation_batches: int = 8
     validation_rows: int = 60
+
+
+@dataclass(frozen=True)
+class FARGANSettings(SpeakingSettings):
+    continuity: float = 0.03
+    """Weight of the phase match of the first 10 ms that are spoken freely."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,12 @@ class FARGANTask(Task):
         return FARGAN(self.settings.model, rngs=nnx.Rngs(seed))
 
     def config(self) -> dict[str, Any]:
-        return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
+        return {
+            "kind": "fargan",
+            "task": self.name,
+            "model": asdict(self.settings.model),
+            "settings": asdict(self.settings),
+        }
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
@@ -72,18 +83,21 @@ class FARGANTask(Task):
         return self._draw(self.train, rng, self.settings.rows)
 
     def loss(self, parameters: FARGAN, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
-        return objective(self.settings, parameters, batch)
+        figures = errors(parameters, batch, self.settings.quiet_floor)
+        return figures["spectral"] + self.settings.continuity * figures["mismatch"], figures
 
     def validate(self, parameters: FARGAN) -> dict[str, float]:
-        """Spectral error of free speech of ``validation_rows``."""
-        rng = np.random.default_rng(1)
-        figures = []
-        for _ in range(self.settings.validation_batches):
-            loss, parts = _compiled_objective(
-                self.settings, parameters, self._draw(self.validation, rng, self.settings.validation_rows)
-            )
-            figures.append({"loss": loss, **parts})
-        return {k: float(np.mean([f[k] for f in figures])) for k in figures[0]}
+        figures = self.heard(parameters)
+        return {"loss": figures["spectral"] + self.settings.continuity * figures["mismatch"], **figures}
+
+    def heard(self, parameters: FARGAN) -> dict[str, float]:
+        """``errors`` of free speech of ``validation_rows`` on the validation split."""
+        rng, settings = np.random.default_rng(1), self.settings
+        batches = [
+            self._draw(self.validation, rng, settings.validation_rows) for _ in range(settings.validation_batches)
+        ]
+        figures = [_compiled_errors(parameters, batch, settings.quiet_floor) for batch in batches]
+        return jax.tree.map(lambda *values: float(np.mean(values)), *figures)
 
     def _draw(self, corpus: Prepared, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
         frames = rows + FARGAN.prime_rows
@@ -105,17 +119,17 @@ def load_fargan(name: str) -> FARGAN:
     return vocoder
 
 
-def objective(settings: FARGANSettings, model: FARGAN, batch: dict[str, Array]):
-    """Spectral error plus the mismatch of the first free frame, with both as figures."""
+def errors(model: FARGAN, batch: dict[str, Array], quiet_floor: float) -> dict[str, Float[Array, ""]]:
+    """``spectral``: of what is said, see ``spectral_errors``; ``mismatch``: of the wave of the first free frame."""
     truth, said = speak(model, batch)
-    spectral = spectral_error(truth, said, settings.quiet_floor)
+    spectral = spectral_error(truth, said, quiet_floor)
     begin = MEMORY_SAMPLES + FORCED_SAMPLES
     first = slice(begin, begin + FRAME_SAMPLES)
     mismatch = jnp.mean(1 - cosine(truth[:, first], said[:, first]))
-    return spectral + settings.continuity * mismatch, {"spectral": spectral, "mismatch": mismatch}
+    return {"spectral": spectral, "mismatch": mismatch}
 
 
-_compiled_objective = jax.jit(objective, static_argnums=0)
+_compiled_errors = jax.jit(errors, static_argnums=2)
 
 
 def speak(

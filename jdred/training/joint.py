@@ -31,7 +31,7 @@ class JointSettings(RDOVAESettings):
     rows: int = 16
     """Rows (10 ms) of each sequence that are spoken, somewhere in it."""
     quiet_floor: float = 0.1
-    """See ``FARGANSettings``."""
+    """See ``SpeakingSettings``."""
 
 
 @dataclass(frozen=True)

@@ -132,14 +132,16 @@ def fit(
     config: FitConfig,
     *,
     initial: dict[str, np.ndarray] | None = None,
+    start_from: str = "",
     on_best: Callable[[dict[str, np.ndarray], dict[str, Any]], None] | None = None,
 ) -> dict[str, float]:
     """Train until ``total_steps`` or ``minutes``, going on from the newest checkpoint in ``folder``.
 
     Args:
-      folder: gets ``checkpoints/``, ``best.npz`` (averaged weights of the best validation), ``train.csv`` and
-        ``validation.csv``.
-      initial: arrays to start from (shipped weights) where there is no checkpoint yet.
+      folder: gets ``checkpoints/``, ``best.npz`` (averaged weights of the model of the best validation, or the newest;
+        see ``Task.validate``), ``train.csv`` and ``validation.csv``.
+      initial: arrays of the model to start from (shipped weights) where there is no checkpoint yet.
+      start_from: what ``initial`` is called; ``best.json`` tells it.
       on_best: called with the averaged arrays and the figures at each best validation.
     Returns:
       the figures of the last validation.
@@ -150,7 +152,8 @@ def fit(
     optimizer = task.optimizer(config.total_steps)
     template = weights.abstract(lambda: task.init(config.seed))
     saver = checkpoint.open_folder(folder / "checkpoints")
-    state, best = _initial_state(task, template, optimizer, config, saver, initial)
+    state, best, start_from = _initial_state(task, optimizer, config, saver, initial, start_from)
+    described = task.config() | ({"start_from": start_from} if start_from else {})
     state = jax.device_put(state, NamedSharding(mesh, P()))
     train_step, validate = make_train_step(task, template, optimizer, mesh, config.ema), validator(task)
     key, step, begin, validation = jax.random.key(config.seed), int(state["step"]), time.monotonic(), {}
@@ -159,20 +162,21 @@ def fit(
         state, figures = train_step(state, next(source), key)
         step += 1
         over = (time.monotonic() - begin) / 60 > config.minutes or step == config.total_steps
-        if step % config.log_every == 0:
+        due = any(step % every == 0 for every in (config.log_every, config.validate_every, config.checkpoint_every))
+        if due or over:  # which refuses what is no longer finite, before it is kept
             logs.trained(step, {name: float(value) for name, value in figures.items()})
         if step % config.validate_every == 0 or over:
-            arrays = shipped(task, template, state["ema"])
+            arrays = model_arrays(task, state["ema"])
             validation = validate(arrays)
             logs.validated(step, validation)
             if (loss := validation.get("loss", -np.inf)) <= best:
                 best = loss
-                meta = {**task.config(), "step": step, **validation}
+                meta = {**described, "step": step, **validation}
                 weights.write(folder / "best.npz", arrays, meta, half=False)
                 if on_best is not None:
                     on_best(arrays, {"step": step, **validation})
         if step % config.checkpoint_every == 0 or over:
-            checkpoint.save(saver, step, state, {"config": task.config(), "best": float(best)})
+            checkpoint.save(saver, step, state, {"config": described, "best": float(best)})
         if over:
             break
     source.close()
@@ -180,18 +184,17 @@ def fit(
     return validation
 
 
-def _initial_state(task, template, optimizer, config, saver, initial):
-    """State and best validation so far: from the newest checkpoint, from given arrays, or fresh."""
+def _initial_state(task, optimizer, config, saver, initial, start_from):
+    """State, best validation so far and origin: from the newest checkpoint, from given arrays, or fresh."""
+    arrays = weights.flatten(task.init(config.seed))
     if initial is not None:
-        weights.check(template, initial, "initial weights")
-        arrays = {k: jnp.asarray(v) for k, v in initial.items()}
-    else:
-        arrays = weights.flatten(task.init(config.seed))
+        weights.check(model_template(task), initial, "initial weights")
+        arrays |= {_prefix(task) + name: jnp.array(array) for name, array in initial.items()}
     state = first_state(arrays, optimizer)
     if checkpoint.latest_step(saver) is None:
-        return state, np.inf
+        return state, np.inf, start_from
     state, meta = checkpoint.load(saver, state)
-    return state, meta["best"]
+    return state, meta["best"], meta["config"].get("start_from", "")
 
 
 def first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformation) -> dict[str, PyTree]:
@@ -204,10 +207,20 @@ def first_state(arrays: dict[str, Array], optimizer: optax.GradientTransformatio
     }
 
 
-def shipped(task: Task, template: Any, arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+def model_template(task: Task) -> Any:
+    """The structure of the model among the parameters."""
+    parameters = weights.abstract(lambda: task.init(0))
+    return getattr(parameters, task.part) if task.part else parameters
+
+
+def model_arrays(task: Task, arrays: dict[str, Array]) -> dict[str, np.ndarray]:
     """Of the arrays of all parameters those of the model, by its own names."""
-    model = task.shipped(weights.unflatten(template, arrays))
-    return {name: np.asarray(array) for name, array in weights.flatten(model).items()}
+    begin = _prefix(task)
+    return {name[len(begin) :]: np.asarray(array) for name, array in arrays.items() if name.startswith(begin)}
+
+
+def _prefix(task: Task) -> str:
+    return f"{task.part}/" if task.part else ""
 
 
 def abstract_state(task: Task) -> dict[str, PyTree]:
@@ -218,7 +231,7 @@ def abstract_state(task: Task) -> dict[str, PyTree]:
 
 def validator(task: Task) -> Callable[[dict[str, Array]], dict[str, float]]:
     """``task.validate`` on flat arrays of the model, figures as plain floats."""
-    template = weights.abstract(lambda: task.shipped(task.init(0)))
+    template = model_template(task)
 
     def validate(arrays: dict[str, Array]) -> dict[str, float]:
         model = weights.unflatten(template, {k: jnp.asarray(v) for k, v in arrays.items()})

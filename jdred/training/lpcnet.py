@@ -23,6 +23,7 @@ from jdred.streaming import batch_state
 from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
+from jdred.training.schedule import cosine
 from jdred.vocoder.bunch import Indices, one_period_ago
 from jdred.vocoder.frame_network import CONTEXT_ROWS
 from jdred.vocoder.lpcnet import LPCNet, linear_prediction, reflect
@@ -36,7 +37,7 @@ PIECE_SAMPLES = 40
 
 @dataclass(frozen=True)
 class LPCNetSettings:
-    model: LPCNetConfig = LPCNetConfig()
+    model: LPCNetConfig = LPCNetConfig(bunch=4, long_term=True)
     batch: int = 32
     rows: int = 10
     """Length of a training sequence in 10 ms rows; ``CONTEXT_ROWS`` more are read before it."""
@@ -102,8 +103,7 @@ class LPCNetTask(Task):
         return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
-        peak, warmup = self.settings.learning_rate, min(self.settings.warmup_steps, max(1, total_steps // 10))
-        rate = optax.warmup_cosine_decay_schedule(0.01 * peak, peak, warmup, max(total_steps, warmup + 1), 0.01 * peak)
+        rate = cosine(self.settings.learning_rate, self.settings.warmup_steps, total_steps)
         return clipped(rate, clip=5.0, b1=0.9, b2=0.98, muon=self.settings.muon, tables=TABLES)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ MUON_RMS = 0.2
 
 
 def clipped(
-    rate: optax.Schedule,
+    rate: optax.ScalarOrSchedule,
     *,
     clip: float,
     b1: float,

@@ -21,6 +21,7 @@ from jdred.streaming import batch_state
 from jdred.training import Task
 from jdred.training.corpus import Prepared
 from jdred.training.optimizers import clipped
+from jdred.training.schedule import cosine
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class PLCTask(Task):
         return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
-        peak, warmup = self.settings.learning_rate, min(self.settings.warmup_steps, max(1, total_steps // 10))
-        rate = optax.warmup_cosine_decay_schedule(0.01 * peak, peak, warmup, max(total_steps, warmup + 1), 0.01 * peak)
+        rate = cosine(self.settings.learning_rate, self.settings.warmup_steps, total_steps)
         return clipped(rate, clip=5.0, b1=0.8, b2=0.95, muon=self.settings.muon, weight_decay=1e-4)
 
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -41,10 +41,7 @@ def make_task(kind: str, data: Path, settings: Any = None) -> Task:
 
 def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, float]:
     """Train one model kind and leave ``best.npz`` in ``config.out``. Returns the last validation figures."""
-    if config.devices:
-        jax.config.update("jax_num_cpu_devices", config.devices)
-        # With as many threads as devices a sum over the devices may wait for ever for the thread that it waits in.
-        os.environ.setdefault("NPROC", str(max(2 * config.devices, os.cpu_count() or 1)))
+    use_devices(config.devices)
     task, initial = make_task(kind, config.data, settings), None
     changes = {name: getattr(config, name) for name in ("learning_rate", "batch") if getattr(config, name) is not None}
     if config.muon:
@@ -57,10 +54,19 @@ def train(kind: str, config: TrainConfig, settings: Any = None) -> dict[str, flo
             found = stored.get("kind")
             raise weights.CheckpointError(f"{config.start_from}: expected weights of kind {wanted}, found {found}")
         initial = {name: array for name, array in arrays.items() if not name.startswith(TABLES)}
-        changes["model"] = replace(task.settings.model, **stored["model"])
+        changes["model"] = type(task.settings.model)(**stored["model"])
         if kind in ("rdovae", "joint"):
             changes["loss"] = replace(task.settings.loss, latent_ramp_steps=0.0, state_ramp_steps=0.0)
-    return loop.fit(replace(task, settings=replace(task.settings, **changes)), config.out, config.fit, initial=initial)
+    task = replace(task, settings=replace(task.settings, **changes))
+    return loop.fit(task, config.out, config.fit, initial=initial, start_from=config.start_from or "")
+
+
+def use_devices(count: int) -> None:
+    """Make so many devices of the CPU, before JAX is used; 0: as it finds them."""
+    if count:
+        jax.config.update("jax_num_cpu_devices", count)
+        # With as many threads as devices a sum over the devices may wait for ever for the thread that it waits in.
+        os.environ.setdefault("NPROC", str(max(2 * count, os.cpu_count() or 1)))
 
 
 def restore_task(config: dict[str, Any], data: Path) -> Task:
@@ -93,5 +99,4 @@ def evaluate(run: Path, data: Path) -> dict[str, float]:
     with closing(checkpoint.open_folder(folder)) as saver:
         task = restore_task(checkpoint.load_meta(saver)["config"], data)
         state, _ = checkpoint.load(saver, loop.abstract_state(task))
-    arrays = loop.shipped(task, weights.abstract(lambda: task.init(0)), state["ema"])
-    return {"step": int(state["step"]), **loop.validator(task)(arrays)}
+    return {"step": int(state["step"]), **loop.validator(task)(loop.model_arrays(task, state["ema"]))}

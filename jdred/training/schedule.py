@@ -1,4 +1,4 @@
-"""A learning-rate schedule that can be prolonged."""
+"""Learning-rate schedules: one of fixed length, one that can be prolonged."""
 
 import jax.numpy as jnp
 import optax
@@ -6,6 +6,12 @@ from jaxtyping import Array
 
 TAIL = 0.2
 """Share of the steps over which the rate falls at the end, to a tenth."""
+
+
+def cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Warm-up from a hundredth of the peak, then a cosine down to it; its end is fixed from the start."""
+    warmup, low = min(warmup_steps, max(1, total_steps // 10)), 0.01 * peak
+    return optax.warmup_cosine_decay_schedule(low, peak, warmup, max(total_steps, warmup + 1), low)
 
 
 def steady(peak: float, warmup_steps: int, decay: float, total_steps: int) -> optax.Schedule:

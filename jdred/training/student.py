@@ -11,7 +11,7 @@ freely, its teacher hears that as if it had said so itself, and what the teacher
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ from jdred.config import FRAME_SAMPLES
 from jdred.training.fargan import (
     FORCED_SAMPLES,
     PAST_SAMPLES,
-    FARGANSettings,
     FARGANTask,
+    SpeakingSettings,
     beginning,
     cosine,
     load_fargan,
@@ -139,7 +139,7 @@ def relative_error(true: Float[Array, "..."], own: Float[Array, "..."]) -> Float
 
 
 @dataclass(frozen=True)
-class StudentSettings(FARGANSettings):
+class StudentSettings(SpeakingSettings):
     teacher: str = ""
     """Weights of the FARGAN to learn from: a shipped name or a path."""
     batch: int = 64
@@ -160,9 +160,6 @@ class StudentTask(FARGANTask):
     def teacher(self) -> FARGAN:
         """The one to learn from."""
         return load_fargan(self.settings.teacher)
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "kind": "fargan", "task": self.name}
 
     def loss(self, parameters: FARGAN, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
         settings = self.settings
@@ -185,7 +182,7 @@ class StudentTask(FARGANTask):
         figures = [errors_behind(parameters, self.teacher, batch, self.settings.quiet_floor) for batch in batches]
         means = jax.tree.map(lambda *values: float(np.mean(values)), *[{"loss": loss, **f} for loss, f in figures])
         opening = float(np.mean([_compiled_opening(parameters, batch) for batch in batches]))
-        free = super().validate(parameters)["spectral"]
+        free = self.heard(parameters)["spectral"]
         return {**means, "loss": means["loss"] + self.settings.opening * opening, "opening": opening, "free": free}
 
 

@@ -1,10 +1,10 @@
 """What the recurrent networks of LPCNet read, and how samples come in bunches.
 
 Before each sample three indices are known: the last sample, the linear prediction, the last excitation; and a fourth
-where a network wants it (``LPCNetConfig.long_term``): the excitation of one pitch period ago. Tables turn them into
-gates. GRU A steps once a bunch and reads the indices of the bunch's first sample and of those before it, as many in all
-as a bunch has samples. Within the bunch GRU B alone follows: it reads those of each sample. So every sample is drawn
-from a distribution that knows all before it and its exact prediction; only GRU A is late.
+where a network wants it (``LPCNetConfig.long_term``): the excitation of one pitch period ago, ``AHEAD`` samples early.
+Tables turn them into gates. GRU A steps once a bunch and reads the indices of the bunch's first sample and of those
+before it, as many in all as a bunch has samples. Within the bunch GRU B alone follows: it reads those of each sample.
+So every sample is drawn from a distribution that knows all before it and its exact prediction; only GRU A is late.
 
 The idea is that of bunched LPCNet (R. Vipperla et al., "Bunched LPCNet: Vocoder for Low-cost Neural Text-To-Speech
 Systems", Interspeech 2020), which draws the later samples of a bunch from output layers of their own.
@@ -21,7 +21,7 @@ from jdred.dsp.pitch import period_from_feature
 from jdred.vocoder.sampling import between
 
 AHEAD = 2
-"""The excitation one pitch period ago is read so many samples early: periods change, and are whole samples here."""
+"""Samples by which the excitation of one pitch period ago is read early: periods change, and are whole samples here."""
 
 Indices = Int[Array, "..."] | Float[Array, "..."]
 """Indices, or values between them: the tables are then interpolated, so that there is a slope."""
@@ -44,6 +44,11 @@ class Tables(NamedTuple):
         """Indices known before a sample."""
         return self.gru_a.shape[1]
 
+    @property
+    def long_term(self) -> bool:
+        """The excitation of one pitch period ago is among them."""
+        return self.known == known_before(long_term=True)
+
     def of_bunch(self, read: Indices) -> Float[Array, "... gates_a"]:
         """Gates of GRU A, from all that it reads for a bunch, the oldest sample first."""
         return look_up(self.gru_a.reshape(-1, *self.gru_a.shape[2:]), read)
@@ -51,6 +56,11 @@ class Tables(NamedTuple):
     def of_sample(self, place: int, read: Indices) -> Float[Array, "... gates_b"] | float:
         """Gates of GRU B, from what is known before the sample at one place of a bunch."""
         return 0.0 if self.gru_b is None else look_up(self.gru_b[place], read)
+
+
+def known_before(*, long_term: bool) -> int:
+    """Indices known before a sample."""
+    return 4 if long_term else 3
 
 
 def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float[Array, "... gates"]:
@@ -84,15 +94,20 @@ def gates_by_sample(tables: Tables, indices: Indices) -> Float[Array, "samples .
     return jnp.stack(gates, axis=1).reshape(*indices.shape[1:], -1)
 
 
+def lag(features: Float[Array, "... 20"]) -> Int[Array, "..."]:
+    """How many samples before the one to come the excitation is that stands for one pitch period ago: 30 .. 253."""
+    return period_from_feature(features[..., NUM_BANDS]) - AHEAD
+
+
 def one_period_ago(
     excitation: Float[Array, "samples ..."] | Int[Array, "samples ..."], features: Float[Array, "rows ... 20"]
 ) -> Float[Array, "samples ..."] | Int[Array, "samples ..."]:
-    """The excitation a pitch period before each sample, or ``AHEAD`` later, as index; of silence before the first.
+    """The excitation ``AHEAD`` samples after the one a pitch period before each sample; silence before the first.
 
     Args:
       features: whose pitch it is, 160 samples a row; the last row may have fewer.
     """
     samples = len(excitation)
-    periods = jnp.repeat(period_from_feature(features[..., NUM_BANDS]), FRAME_SAMPLES, axis=0)[:samples]
-    then = jnp.arange(samples).reshape(-1, *[1] * (excitation.ndim - 1)) + AHEAD - periods
+    lags = jnp.repeat(lag(features), FRAME_SAMPLES, axis=0)[:samples]
+    then = jnp.arange(samples).reshape(-1, *[1] * (excitation.ndim - 1)) - lags
     return jnp.where(then < 0, mulaw.ZERO, jnp.take_along_axis(excitation, jnp.maximum(then, 0), axis=0))

@@ -23,11 +23,10 @@ from jdred.config import FRAME_SAMPLES, LPC_ORDER, MAX_PERIOD, NUM_BANDS, LPCNet
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import deemphasize, preemphasize
 from jdred.dsp.lpc import lpc_from_cepstrum, predict_by_frame, step_up, widen
-from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, Dense
 from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
-from jdred.vocoder.bunch import AHEAD, Indices, Tables, gates_by_sample, one_period_ago, read_by_bunch
+from jdred.vocoder.bunch import Indices, Tables, gates_by_sample, known_before, lag, one_period_ago, read_by_bunch
 from jdred.vocoder.frame_network import FrameNetwork, FrameState
 from jdred.vocoder.sparse import BlockGRU
 
@@ -55,7 +54,7 @@ class LPCNet(nnx.Module):
     """The trainable network. ``fold`` makes the vocoder of it."""
 
     def __init__(self, config: LPCNetConfig, *, rngs: nnx.Rngs):
-        width, bunch, known = config.condition, config.bunch, 4 if config.long_term else 3
+        width, bunch, known = config.condition, config.bunch, known_before(long_term=config.long_term)
         self.config, self.lpc_gamma = config, config.lpc_gamma
         self.frame = FrameNetwork(config, rngs=rngs)
         self.embedding = nnx.Param(_embedding_init(rngs.params(), config.embedding))
@@ -151,7 +150,7 @@ class VoiceState(NamedTuple):
     signal: Float[Array, "... 16"]
     """The last samples, pre-emphasised, int16 units, newest last."""
     excitation: Int[Array, "... memory"]
-    """The last excitations as mu-law indices, newest last: one, or as many as the longest period has."""
+    """The last excitations as mu-law indices, newest last: 1, or enough for the longest period, 256."""
     read: Int[Array, "... read"]
     """What GRU A has yet to read: the indices known before each sample of the last bunch but its first."""
     emphasis: Float[Array, "..."]
@@ -161,7 +160,7 @@ class VoiceState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LPCNetVoice:
-    """LPCNet as a ``jdred.vocoder.Vocoder``: everything of a frame before the samples, 160 small steps after."""
+    """LPCNet as a ``jdred.vocoder.Vocoder``: everything of a frame before the samples, small steps after."""
 
     prime_rows: ClassVar[int] = 2
     """With the known half of the boundary row 25 ms of real past, as in LPCNet's PLC."""
@@ -191,13 +190,9 @@ class LPCNetVoice:
         )
 
     @property
-    def _long_term(self) -> bool:
-        return self.tables.known == 4
-
-    @property
     def _memory(self) -> int:
         """Excitations that are remembered."""
-        return MAX_PERIOD if self._long_term else 1
+        return MAX_PERIOD if self.tables.long_term else 1
 
     def step(self, state: VoiceState, x: VocoderInput) -> tuple[VoiceState, Float[Array, "... 160"]]:
         """Speak one row."""
@@ -230,7 +225,7 @@ class LPCNetVoice:
         before = jnp.concatenate([jnp.full_like(excitation[..., :1], mulaw.ZERO), excitation[..., :-1]], axis=-1)
         last = mulaw.quantize(padded[..., LPC_ORDER - 1 : LPC_ORDER - 1 + known])
         read = [jnp.moveaxis(x, -1, 0) for x in (last, mulaw.quantize(prediction), before)]
-        if self._long_term:
+        if self.tables.long_term:
             read.append(one_period_ago(jnp.moveaxis(excitation, -1, 0), features))
         silence = jnp.full_like(excitation[..., :1], mulaw.ZERO, shape=(*excitation.shape[:-1], self._memory))
         return jnp.stack(read), jnp.concatenate([silence, excitation], axis=-1)[..., -self._memory :]
@@ -241,11 +236,10 @@ class LPCNetVoice:
         """The next samples of a row, a number of bunches."""
         taps = -linear_prediction(self, features, condition)[..., ::-1]
         gates = self.gru_a.project(condition), self.condition_b(condition)
-        period = period_from_feature(features[..., NUM_BANDS])
         first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
         thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
         thresholds = jnp.moveaxis(thresholds, -2, 0).reshape(-1, self.tables.bunch, *condition.shape[:-1], 8)
-        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates, period), first, thresholds)
+        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates, lag(features)), first, thresholds)
         said = jnp.moveaxis(said.reshape(-1, *condition.shape[:-1]), 0, -1)
         pcm, emphasis = deemphasize(said, state.emphasis)
         *carry, read = last
@@ -255,7 +249,7 @@ class LPCNetVoice:
         self,
         taps: Array,
         gates: tuple[Array, Array],
-        period: Int[Array, "..."],
+        lags: Int[Array, "..."],
         carry: tuple,
         thresholds: Float[Array, "bunch ... 8"],
     ):
@@ -266,8 +260,8 @@ class LPCNetVoice:
             prediction = (taps * signal).sum(axis=-1)
             excitation = drawn[-1] if drawn else before[..., -1]
             known = [mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation]
-            if self._long_term:  # a bunch is shorter than any period
-                then = self._memory + place + AHEAD - period
+            if self.tables.long_term:  # a bunch is shorter than any lag
+                then = self._memory + place - lags
                 known.append(jnp.take_along_axis(before, then[..., None], axis=-1)[..., 0])
             known = jnp.stack(known)
             # Without a barrier the indices would be computed again for every gate.

@@ -12,10 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jdred.config import GRU_BLOCK as BLOCK
 from jdred.layers import GRU, gru_recurrence
 
-BLOCK = 32
-"""Rows and columns of a block."""
 MANY = 4096
 """States beyond which one product with the whole matrix is faster: a gradient of all weights at once."""
 
