@@ -37,7 +37,7 @@ class AdversarialSettings(SpeakingSettings):
     batch: int = 16
     rows: int = 32
     learning_rate: float = 1e-4
-    discriminator_rate: float = 2e-4
+    discriminator_rate: float = 1e-3
     discriminator_warmup: int = 200
     """Steps of the discriminators before the vocoder's first one."""
     discriminator_width: int = 128
@@ -141,7 +141,7 @@ class AdversarialTask(FARGANTask):
         momenta = {"clip": 1.0, "b1": 0.8, "b2": 0.99}
         sides = {
             "vocoder": clipped(rate, muon=settings.muon, weight_decay=settings.weight_decay, **momenta),
-            "discriminators": clipped(settings.discriminator_rate, muon=False, **momenta),
+            "discriminators": clipped(settings.discriminator_rate, muon=settings.muon, **momenta),
         }
         return optax.partition(sides, lambda arrays: {name: name.split("/")[0] for name in arrays})
 
