@@ -4,12 +4,18 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from jdred.config import FARGANConfig
 
 # Tests compile much and compute little.
 jax.config.update("jax_disable_most_optimizations", True)
 
+TINY_FARGAN = FARGANConfig(
+    pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8, grus=(6, 5, 4), dense=6
+)
 GOLDEN = Path(os.environ.get("JDRED_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 
 
@@ -24,6 +30,14 @@ def load_golden(name: str):
 def golden_clips(data) -> list[str]:
     """Names of the clips that a golden file holds."""
     return sorted(key[: -len("/pcm")] for key in data.files if key.endswith("/pcm"))
+
+
+def keep_within_16_indices(model) -> None:
+    """Make an LPCNet say excitations within 16 indices of zero only, so that nothing is clipped."""
+    inwards = {2: 9.0, 5: 9.0, 11: 9.0, 3: -9.0, 6: -9.0, 12: -9.0}
+    nodes, logits = jnp.asarray(list(inwards)), jnp.asarray(list(inwards.values()))
+    model.output.units.bias[...] = model.output.units.bias[...].at[nodes].set(logits)
+    model.output.factors[...] = model.output.factors[...].at[0, nodes].set(9.0)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY_FARGAN
 from flax import nnx
 
 from jdred import weights
-from jdred.config import FRAME_SAMPLES, FARGANConfig, FitConfig
+from jdred.config import FRAME_SAMPLES, FitConfig
 from jdred.models import load_vocoder
 from jdred.training import checkpoint, export, loop
 from jdred.training.adversarial import (
@@ -27,10 +28,6 @@ from jdred.training.corpus import Prepared
 from jdred.training.fargan import speak
 from jdred.training.run import evaluate, restore_task
 from jdred.vocoder.fargan import FARGAN
-
-VOICE = FARGANConfig(
-    pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8, grus=(6, 5, 4), dense=6
-)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def task(data):
     settings = AdversarialSettings(
-        model=VOICE,
+        model=TINY_FARGAN,
         batch=2,
         rows=8,
         discriminator_width=8,
@@ -70,7 +67,7 @@ def test_a_patch_is_five_frames_of_32_bins_half_of_them_the_next_ones_too():
 
 def test_each_side_has_the_gradient_of_its_own_loss(task):
     sides, batch = task.init(0), task.batch(np.random.default_rng(0))
-    settings = AdversarialSettings(model=VOICE, spectral=0.0, matching=0.5)
+    settings = AdversarialSettings(model=TINY_FARGAN, spectral=0.0, matching=0.5)
 
     def heard(sides):
         truth, said = (x[:, TRUE_SAMPLES:] for x in speak(sides.vocoder, batch))
@@ -120,7 +117,7 @@ def test_discriminators_learn_to_tell_noise_from_pulses():
 def run(data, task, tmp_path_factory):
     """Five steps from given weights, the first three of the discriminators alone: folder and last figures."""
     folder = tmp_path_factory.mktemp("run")
-    voice = weights.flatten(FARGAN(VOICE, rngs=nnx.Rngs(1)))
+    voice = weights.flatten(FARGAN(TINY_FARGAN, rngs=nnx.Rngs(1)))
     fit = FitConfig(total_steps=3, log_every=1, validate_every=1, checkpoint_every=1, ema=0.0)
     loop.fit(task, folder, fit, initial=voice, start_from="voice")
     first = weights.read(folder / "best.npz"), restored(folder, task)
@@ -159,4 +156,4 @@ def test_a_run_is_restored_validated_and_shipped(data, task, run, tmp_path):
     assert "train_adversarial.py" in card
     before, after = export.compare_validation(path, folder, "fargan", data)["spectral"]
     assert after == pytest.approx(before, rel=0.01)
-    assert load_vocoder(str(path)).config == VOICE
+    assert load_vocoder(str(path)).config == TINY_FARGAN

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY_FARGAN
 from flax import nnx
 
 from jdred import streaming, weights
@@ -25,16 +26,13 @@ from jdred.training.student import (
 from jdred.vocoder import VocoderInput
 from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, pitch_prediction
 
-SMALL = FARGANConfig(
-    pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8, grus=(6, 5, 4), dense=6
-)
 ROWS = 5
 KNOWN = FRAME_SAMPLES * FARGAN.prime_rows + FRAME_SAMPLES // 2
 
 
 @pytest.fixture(scope="module")
 def model():
-    return FARGAN(SMALL, rngs=nnx.Rngs(0))
+    return FARGAN(TINY_FARGAN, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def test_a_stream_alone_says_what_it_says_in_a_batch(model, batch):
 
 
 def test_gradients_flow_through_everything_that_was_said(model, batch):
-    task = FARGANTask(None, None, FARGANSettings(model=SMALL))
+    task = FARGANTask(None, None, FARGANSettings(model=TINY_FARGAN))
     (loss, figures), gradient = jax.jit(lambda m: jax.value_and_grad(task.loss, has_aux=True)(m, batch, None, None))(
         model
     )
@@ -126,7 +124,7 @@ def test_spectral_error_is_relative_and_spares_near_silence():
 
 
 def test_a_student_that_is_its_teacher_makes_no_error_and_another_one_learns(model, batch):
-    other = FARGAN(SMALL, rngs=nnx.Rngs(1))
+    other = FARGAN(TINY_FARGAN, rngs=nnx.Rngs(1))
     compiled = jax.jit(lambda student: jax.value_and_grad(student_error, has_aux=True)(student))
 
     def student_error(student):
@@ -151,7 +149,7 @@ def test_the_way_of_the_teacher_is_what_it_says_freely(model, batch):
 
 
 def test_a_student_of_other_sizes_hears_what_the_teacher_said(model, batch):
-    half = FARGAN(replace(SMALL, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
+    half = FARGAN(replace(TINY_FARGAN, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
     compiled = jax.jit(lambda student: jax.value_and_grad(imitation, has_aux=True)(student, model, batch, 0.1))
     (error, figures), gradient = compiled(half)
     assert sorted(figures) == ["samples", "spectral"]
@@ -164,7 +162,7 @@ def test_a_student_that_speaks_freely_is_corrected_by_what_its_teacher_says_of_t
     compiled = jax.jit(lambda student: jax.value_and_grad(correction, has_aux=True)(student, model, batch, 0.1))
     (same, _), _ = compiled(model)
     assert same < 1e-3
-    half = FARGAN(replace(SMALL, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
+    half = FARGAN(replace(TINY_FARGAN, grus=(4, 4, 4)), rngs=nnx.Rngs(1))
     (error, figures), gradient = compiled(half)
     assert sorted(figures) == ["samples", "spectral"]
     assert error > 0.1
@@ -189,8 +187,8 @@ def test_the_opening_is_compared_with_real_speech(model, batch):
 
 
 def test_a_teacher_has_to_be_a_fargan(model, tmp_path):
-    weights.write(tmp_path / "teacher.npz", weights.flatten(model), {"kind": "fargan", "model": asdict(SMALL)})
-    assert StudentTask(None, None, StudentSettings(teacher=str(tmp_path / "teacher.npz"))).teacher.config == SMALL
+    weights.write(tmp_path / "teacher.npz", weights.flatten(model), {"kind": "fargan", "model": asdict(TINY_FARGAN)})
+    assert StudentTask(None, None, StudentSettings(teacher=str(tmp_path / "teacher.npz"))).teacher.config == TINY_FARGAN
     with pytest.raises(ValueError, match="expected a FARGAN, found LPCNetVoice in lpcnet"):
         _ = StudentTask(None, None, StudentSettings(teacher="lpcnet")).teacher
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY_FARGAN
 from flax import nnx
 
 from jdred import weights
-from jdred.config import FRAME_SAMPLES, FARGANConfig, RDOVAEConfig
+from jdred.config import FRAME_SAMPLES, RDOVAEConfig
 from jdred.rdovae.loss import Runs, targets
 from jdred.training.fargan import PAST_SAMPLES
 from jdred.training.joint import JointSettings, JointTask, level_at, rows_of, window
@@ -19,9 +20,6 @@ from jdred.vocoder.fargan import FARGAN
 FRAMES, CHUNKS = 48, 11
 MODEL = RDOVAEConfig(latent_dim=4, state_dim=4, blocks=1, encoder_width=6, encoder_gru=6, encoder_conv=6,
                      decoder_width=6, decoder_gru=6, decoder_conv=6, state_hidden=6)  # fmt: skip
-VOICE = FARGANConfig(
-    pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8, grus=(6, 5, 4), dense=6
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +57,10 @@ def test_the_level_is_that_of_the_chunk_that_holds_the_frame():
 
 
 def test_gradients_run_from_what_is_heard_to_the_encoder(batch, tmp_path):
-    voice = FARGAN(VOICE, rngs=nnx.Rngs(1))
-    weights.write(tmp_path / "voice.npz", weights.flatten(voice), {"kind": "fargan", "model": vars(VOICE)}, half=False)
+    voice = FARGAN(TINY_FARGAN, rngs=nnx.Rngs(1))
+    weights.write(
+        tmp_path / "voice.npz", weights.flatten(voice), {"kind": "fargan", "model": vars(TINY_FARGAN)}, half=False
+    )
     settings = JointSettings(model=MODEL, frames=FRAMES, rows=6, vocoder=str(tmp_path / "voice.npz"), voice_weight=1e3)
     task, deaf = (JointTask(None, None, s) for s in (settings, replace(settings, voice_weight=0.0)))
     model, key, step = task.init(0), jax.random.key(0), jnp.asarray(0)

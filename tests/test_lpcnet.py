@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import keep_within_16_indices
 from flax import nnx
 
 from jdred import streaming
@@ -56,11 +57,8 @@ def voice(model):
 @pytest.fixture(scope="module")
 def calm(model):
     """A voice whose excitations stay within 16 indices of zero, so that what it says is never clipped."""
-    inwards = {2: 9.0, 5: 9.0, 11: 9.0, 3: -9.0, 6: -9.0, 12: -9.0}
-    nodes, logits = jnp.asarray(list(inwards)), jnp.asarray(list(inwards.values()))
     calm = jax.tree.map(lambda a: a, model)
-    calm.output.units.bias[...] = calm.output.units.bias[...].at[nodes].set(logits)
-    calm.output.factors[...] = calm.output.factors[...].at[0, nodes].set(9.0)
+    keep_within_16_indices(calm)
     return fold(calm)
 
 

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TINY_FARGAN
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jdred import streaming
-from jdred.config import FARGANConfig, LPCNetConfig, PitchNetworkConfig, PredictorConfig, RDOVAEConfig, SenderConfig
+from jdred.config import LPCNetConfig, PitchNetworkConfig, PredictorConfig, RDOVAEConfig, SenderConfig
 from jdred.dsp.features import FeatureExtractor
 from jdred.dsp.pitchnet import PitchNetwork
 from jdred.layers import GRU, CausalConv
@@ -34,8 +35,6 @@ from jdred.weights import abstract
 
 TIME = 5
 LPCNET = LPCNetConfig(gru_a=16, gru_b=8, condition=8, embedding=4, pitch_embedding=4)
-FARGAN_CONFIG = FARGANConfig(pitch_embedding=3, condition_dense=6, condition_conv=6, condition=5, first=8,
-                             grus=(6, 5, 4), dense=6)  # fmt: skip
 DENSE = RDOVAEConfig(latent_dim=4, state_dim=3, blocks=2, encoder_width=6, encoder_gru=5, encoder_conv=4,
                      decoder_width=6, decoder_gru=5, decoder_conv=4, state_hidden=6)  # fmt: skip
 PAPER = RDOVAEConfig(architecture="paper", latent_dim=4, state_dim=3, blocks=2, encoder_width=6, encoder_gru=5,
@@ -137,11 +136,11 @@ PARTS = {
     "vocoder, bunches and long term": Part(
         lambda: fold(small(LPCNet, replace(LPCNET, bunch=4, long_term=True))), spoken, twin=False
     ),
-    "fargan conditioning": Part(lambda: small(FARGAN, FARGAN_CONFIG).condition, rows),
-    "fargan": Part(lambda: small(FARGAN, FARGAN_CONFIG), spoken, twin=False),
+    "fargan conditioning": Part(lambda: small(FARGAN, TINY_FARGAN).condition, rows),
+    "fargan": Part(lambda: small(FARGAN, TINY_FARGAN), spoken, twin=False),
     "concealer": Part(lambda: concealer(voice()), packets, twin=False),
     "concealer that looks ahead": Part(
-        lambda: concealer(small(FARGAN, FARGAN_CONFIG)), partial(packets, conceal_rows=4), twin=False
+        lambda: concealer(small(FARGAN, TINY_FARGAN)), partial(packets, conceal_rows=4), twin=False
     ),
     "sender": Part(lambda: SenderCore(small(RDOVAE, DENSE)), sound(320), twin=False),
 }
