@@ -98,6 +98,17 @@ class Heard(NamedTuple):
     """Conditioning and both of these."""
 
 
+class Layers(NamedTuple):
+    """What the layers of the sub-frame network say, before (``open_``, ``h``) and after their gates."""
+
+    open_first: Float[Array, "... first"]
+    first: Float[Array, "... first"]
+    h: tuple[Float[Array, "... width"], ...]
+    outputs: tuple[Float[Array, "... width"], ...]
+    open_dense: Float[Array, "... dense"]
+    dense: Float[Array, "... dense"]
+
+
 class SubframeNetwork(nnx.Module):
     """40 samples a step: a layer over this step's inputs and the last one's, three GRUs, a dense end."""
 
@@ -135,20 +146,27 @@ class SubframeNetwork(nnx.Module):
 
     def step(self, state: SubframeState, x: SubframeInput) -> tuple[SubframeState, Float[Array, "... 40"]]:
         """Say 40 samples, pre-emphasised."""
-        gain, pitch, last, inputs = self.hear(state.memory, x)
-        first = self.first_glu(jnp.tanh(self.first(jnp.concatenate([state.inputs, inputs], axis=-1))))
-        gains = jax.nn.sigmoid(self.pitch_gains(first))
-        centre = pitch[..., MARGIN:-MARGIN]
-        outputs, h = [first], []
-        for number, (gru, glu) in enumerate(zip(self.grus, self.glus, strict=True)):
-            heard = jnp.concatenate([outputs[-1], gains[..., number : number + 1] * centre, last], axis=-1)
-            h.append(gru.step(state.h[number], heard)[1])
-            outputs.append(glu(h[-1]))
-        gathered = jnp.concatenate([*outputs[1:], first, gains[..., 3:] * centre, last], axis=-1)
-        said = gain * jnp.tanh(self.output(self.dense_glu(jnp.tanh(self.dense(gathered)))))
+        heard = self.hear(state.memory, x)
+        layers = self.layers(state, heard)
+        said = heard.gain * jnp.tanh(self.output(layers.dense))
         kept = jnp.where(x.known[..., None], x.truth, said)
         memory = jnp.concatenate([state.memory[..., SUBFRAME_SAMPLES:], kept], axis=-1)
-        return SubframeState(memory, inputs, tuple(h)), said
+        return SubframeState(memory, heard.inputs, layers.h), said
+
+    def layers(self, state: SubframeState, heard: Heard) -> Layers:
+        """From what is heard to what the output layer reads."""
+        open_first = jnp.tanh(self.first(jnp.concatenate([state.inputs, heard.inputs], axis=-1)))
+        first = self.first_glu(open_first)
+        gains = jax.nn.sigmoid(self.pitch_gains(first))
+        centre, last = heard.pitch[..., MARGIN:-MARGIN], heard.last
+        outputs, h = [first], []
+        for number, (gru, glu) in enumerate(zip(self.grus, self.glus, strict=True)):
+            x = jnp.concatenate([outputs[-1], gains[..., number : number + 1] * centre, last], axis=-1)
+            h.append(gru.step(state.h[number], x)[1])
+            outputs.append(glu(h[-1]))
+        gathered = jnp.concatenate([*outputs[1:], first, gains[..., 3:] * centre, last], axis=-1)
+        open_dense = jnp.tanh(self.dense(gathered))
+        return Layers(open_first, first, tuple(h), tuple(outputs[1:]), open_dense, self.dense_glu(open_dense))
 
 
 def pitch_prediction(memory: Float[Array, "... 256"], period: Int[Array, "..."]) -> Float[Array, "... 44"]:
