@@ -16,8 +16,10 @@ from jdred.training.run import train
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
     model: LPCNetConfig = LPCNetSettings().model
+    teacher: str = ""
+    """A FARGAN, shipped name or path, that speaks in place of the recorded voices."""
 
 
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
-    print(train("lpcnet", options, LPCNetSettings(model=options.model)))
+    print(train("lpcnet", options, LPCNetSettings(model=options.model, teacher=options.teacher)))

@@ -82,7 +82,8 @@ def export(
     training["settings"] |= {k: Path(v).name for k, v in training["settings"].items() if k in OTHERS}
     if start := training.get("start_from"):
         training["start_from"] = Path(start).name
-    if origin == SCRATCH and (others := {k: v for k, v in {**training, **training["settings"]}.items() if k in OTHERS}):
+    others = {k: v for k, v in {**training, **training["settings"]}.items() if k in OTHERS and v}
+    if others and origin == SCRATCH:
         raise ValueError(f"expected an origin that tells of {others}, found the one of training from scratch")
     path = folder / f"{name}.npz"
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
@@ -131,9 +132,11 @@ def card(
     task = training.get("task", kind)
     script = f"experiments/{SCRIPTS.get(task, 'train_' + task)}.py"
     count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
-    figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed")}
+    figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed", "share")}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
     chosen = "the best in validation" if "loss" in training else "the newest"
+    if share := training.get("share"):
+        chosen += f", of which {share:g} parts and {1 - share:g} of what it started from make these"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",

@@ -2,10 +2,13 @@
 
 The noise is what makes a free-running voice stable: it takes the network through pasts that its own mistakes would
 make. It is drawn afresh at every step, in a closed loop of prediction and mu-law quantisation.
+
+In place of recorded speech it may hear what a FARGAN says from the same features (``teacher``): that follows from them
+and the past alone, so less of it is left to chance (after Kim and Rush, "Sequence-Level Knowledge Distillation", 2016).
 """
 
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, NUM_BANDS, LPCNetConfig
-from jdred.dsp import mulaw
-from jdred.dsp.filters import preemphasize
+from jdred.dsp import INT16_SCALE, mulaw
+from jdred.dsp.filters import deemphasize, preemphasize
 from jdred.dsp.lpc import predict_by_frame, reflections_from_cepstrum
 from jdred.streaming import batch_state
 from jdred.training import Task
 from jdred.training.corpus import Prepared
+from jdred.training.fargan import PAST_SAMPLES, load_fargan, speak
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import cosine
+from jdred.vocoder import fargan
 from jdred.vocoder.bunch import Indices, one_period_ago
 from jdred.vocoder.frame_network import CONTEXT_ROWS
 from jdred.vocoder.lpcnet import LPCNet, linear_prediction, reflect
@@ -38,6 +43,8 @@ PIECE_SAMPLES = 40
 @dataclass(frozen=True)
 class LPCNetSettings:
     model: LPCNetConfig = LPCNetConfig(bunch=4, long_term=True)
+    teacher: str = ""
+    """A FARGAN, shipped name or path, that speaks in place of the recorded voices."""
     batch: int = 32
     rows: int = 10
     """Length of a training sequence in 10 ms rows; ``CONTEXT_ROWS`` more are read before it."""
@@ -109,8 +116,13 @@ class LPCNetTask(Task):
     def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return self._draw(self.train, rng)
 
+    @cached_property
+    def teacher(self) -> fargan.FARGAN | None:
+        """The one that speaks, if any."""
+        return load_fargan(self.settings.teacher) if self.settings.teacher else None
+
     def loss(self, parameters: LPCNet, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
-        return objective(self.settings, parameters, batch, key)
+        return objective(self.settings, parameters, spoken_by(self.teacher, batch), key)
 
     def validate(self, parameters: LPCNet) -> dict[str, float]:
         """The objective with the noise of training (``loss``); and without any the cross-entropy in nats a sample.
@@ -121,15 +133,36 @@ class LPCNetTask(Task):
         rng, key = np.random.default_rng(1), jax.random.key(1)
         figures = []
         for number in range(self.settings.validation_batches):
-            batch = self._draw(self.validation, rng)
+            batch = _compiled_spoken_by(self.teacher, self._draw(self.validation, rng))
             noisy, _ = _compiled_objective(self.settings, parameters, batch, jax.random.fold_in(key, number))
             _, clean = _compiled_objective(self.settings, parameters, batch, None)
             figures.append([noisy, clean["entropy"], clean["linear"]])
         return dict(zip(("loss", "clean", "linear"), map(float, np.mean(figures, axis=0)), strict=True))
 
     def _draw(self, corpus: Prepared, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        crops = corpus.crops(rng, self.settings.batch, CONTEXT_ROWS + self.settings.rows)
+        frames, past = CONTEXT_ROWS + self.settings.rows, 0
+        if self.settings.teacher:
+            frames, past = frames + fargan.FARGAN.lookahead_rows, PAST_SAMPLES
+        crops = corpus.crops(rng, self.settings.batch, frames, past)
         return {"features": crops["features"], "pcm": crops["pcm"]}
+
+
+def spoken_by(teacher: fargan.FARGAN | None, batch: dict[str, Array]) -> dict[str, Array]:
+    """A batch of ``training.fargan`` as one for ``objective``, spoken by the teacher from before the context's end on.
+
+    Without a teacher it stays what it was.
+    """
+    if teacher is None:
+        return batch
+    begin = fargan.FARGAN.prime_rows * FRAME_SAMPLES - FRAME_SAMPLES - fargan.MEMORY_SAMPLES
+    past = batch["pcm"][:, :begin] / INT16_SCALE
+    said, _ = deemphasize(speak(teacher, batch)[1], past[:, -1])
+    pcm = jnp.concatenate([past, said], axis=1)[:, PAST_SAMPLES:]
+    pcm = INT16_SCALE * jnp.pad(pcm, [(0, 0), (0, PAST_SAMPLES)])  # the half row after the last one spoken
+    return {"features": batch["features"][:, :-1], "pcm": pcm}
+
+
+_compiled_spoken_by = jax.jit(spoken_by)
 
 
 def objective(settings: LPCNetSettings, model: LPCNet, batch: dict[str, Array], key: Key[Array, ""] | None):
@@ -188,8 +221,8 @@ def judge(
 _compiled_objective = jax.jit(objective, static_argnums=0)
 
 
-def align(pcm: Int[Array, "batch samples"]) -> tuple[Float[Array, "spoken batch"], Float[Array, "16 batch"]]:
-    """The pre-emphasised samples, int16 units, that the rows after the context speak, and the 16 before them.
+def align(pcm: Shaped[Array, "batch samples"]) -> tuple[Float[Array, "spoken batch"], Float[Array, "16 batch"]]:
+    """Of PCM in int16 units the pre-emphasised samples that the rows after the context speak, and the 16 before them.
 
     Row k speaks samples [160 k - 80, 160 k + 80).
     """

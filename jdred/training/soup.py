@@ -1,0 +1,34 @@
+"""Weights on the way from where a run started to where it arrived: often better than both.
+
+M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+"""
+
+import shutil
+from pathlib import Path
+
+from jdred import weights
+
+
+def soup(run: Path, out: Path, share: float) -> None:
+    """Write a run's folder with weights of which ``share`` is the run's best and the rest what it started from.
+
+    Args:
+      run: folder of a training run that started from other weights, which are still where they were.
+      out: gets ``best.npz``, its ``.json`` (without figures of validation, which are no longer true), ``train.csv``.
+      share: 0 .. 1.
+    Raises:
+      CheckpointError: a run that started from nothing, or from weights of other sizes.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share of 0 .. 1, found {share}")
+    arrived, config = weights.read(run / "best.npz")
+    if not (start := config.get("start_from")):
+        raise weights.CheckpointError(f"expected a run that started from weights, found none in {run / 'best.json'}")
+    begun, begun_config = weights.read(start)
+    if config["model"] != begun_config["model"]:
+        raise weights.CheckpointError(f"expected {start} to have the sizes of {run / 'best.npz'}")
+    known = {key: config[key] for key in ("kind", "task", "model", "settings", "start_from", "step")}
+    between = {name: (1 - share) * begun[name] + share * arrived[name] for name in arrived}
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "train.csv", out / "train.csv")
+    weights.write(out / "best.npz", between, {**known, "share": share}, half=False)
