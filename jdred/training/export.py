@@ -136,7 +136,7 @@ def card(
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
     chosen = "the best in validation" if "loss" in training else "the newest"
     if share := training.get("share"):
-        chosen += f", of which {share:g} parts and {1 - share:g} of what it started from make these"
+        chosen += f" ({share:g} of it, {1 - share:g} of what it started from)"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
@@ -148,7 +148,7 @@ def card(
         _table(("package", "languages", "licence"), [_package_row(package) for package in LICENCES]),
         "## Validation",
         "On speakers and languages that training does not hear.",
-        _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
+        figures and _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
         notes.strip(),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
