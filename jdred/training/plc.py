@@ -86,13 +86,18 @@ class PLCTask(Task):
         figures = {"loss": loss, **terms, "hold_loss": hold_loss, **{f"hold_{k}": v for k, v in hold_terms.items()}}
         return {k: float(v) for k, v in figures.items()}
 
-    def _draw(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
+    def _lost(self, rng: np.random.Generator, sequences: int) -> Bool[np.ndarray, "sequences frames"]:
+        return draw_losses(rng, self.settings, sequences)
+
+    def _crops(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
         crops = corpus.crops(rng, sequences, self.settings.frames)
-        lost = draw_losses(rng, self.settings, sequences)
+        return {"features": crops["features"], "burg": crops["burg"]}
+
+    def _draw(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
+        crops, lost = self._crops(corpus, rng, sequences), self._lost(rng, sequences)
         weight = np.where(lost, np.exp(-(frames_since(lost) - 1) / self.settings.reach), 0.0)
         return {
-            "features": crops["features"],
-            "burg": crops["burg"],
+            **crops,
             "lost": lost,
             "burg_known": rng.random(lost.shape) >= self.settings.no_burg,
             # A mean over all frames with these weights is the mean over lost frames, however the batch is split.
@@ -173,10 +178,15 @@ def prediction_loss(
 @partial(jax.jit, static_argnames="settings")
 def objective(predictor: Predictor, batch: dict[str, Array], settings: PLCSettings):
     """Loss of the predictions of lost frames, and its terms."""
+    return prediction_loss(predict(predictor, batch), batch["features"], batch["weight"], settings.voiced_bias)
+
+
+def predict(predictor: Predictor, batch: dict[str, Array]) -> Float[Array, "batch frames 20"]:
+    """What the predictor says of every frame of a batch."""
     x = network_inputs(batch["features"], batch["burg"], batch["lost"], batch["burg_known"])
     states = batch_state(predictor.init_state(), x.shape[:1])
     _, predicted = predictor.scan(states, jnp.swapaxes(x, 0, 1))
-    return prediction_loss(jnp.swapaxes(predicted, 0, 1), batch["features"], batch["weight"], settings.voiced_bias)
+    return jnp.swapaxes(predicted, 0, 1)
 
 
 @partial(jax.jit, static_argnames="settings")
