@@ -13,7 +13,7 @@ import tyro
 from jdred import weights
 from jdred.config import FARGANConfig
 from jdred.training.fargan import FARGANSettings, load_fargan
-from jdred.training.pruning import choose, prune, watch
+from jdred.training.pruning import activations, choose, prune
 from jdred.training.run import make_task
 
 
@@ -25,6 +25,7 @@ class Options:
     vocoder: str = "fargan"
     """Shipped name or path."""
     sizes: FARGANConfig = FARGANConfig.half()
+    """Only ``condition``, ``first``, ``grus`` and ``dense`` may differ from the vocoder's."""
     sequences: int = 64
     """Of 160 ms."""
 
@@ -33,8 +34,9 @@ if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
     task = make_task("fargan", options.data, FARGANSettings(batch=options.sequences))
     model = load_fargan(options.vocoder)
-    watched = watch(model, task.batch(np.random.default_rng(0)))
-    pruned = prune(model, watched, choose(watched, options.sizes))
-    config = {"kind": "fargan", "model": asdict(options.sizes), "start_from": Path(options.vocoder).name}
-    weights.write(options.out, weights.flatten(pruned), config)
+    seen = activations(model, task.batch(np.random.default_rng(0)))
+    pruned = prune(model, seen, choose(model, seen, options.sizes))
+    config = {"kind": "fargan", "model": asdict(pruned.config), "start_from": Path(options.vocoder).name}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    weights.write(options.out, weights.flatten(pruned), config, half=False)
     print({name: task.heard(voice)["spectral"] for name, voice in (("before", model), ("after", pruned))})

@@ -1,6 +1,6 @@
 """Train a FARGAN against discriminators, from trained weights on: the second stage.
 
-``python experiments/train_adversarial.py --data DIR --out DIR [--start-from NAME]``. Nothing in validation sees what it
+``python experiments/train_adversarial.py --data DIR --out DIR --start-from NAME``. Nothing in validation sees what it
 is for, so ``OUT/best.npz`` is always the newest; ``experiments/copy_synthesis.py --vocoder OUT/best.npz`` tells its
 worth.
 """
@@ -16,7 +16,7 @@ from jdred.training.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
-    start_from: str | None = "fargan_scratch"
+    start_from: str
     """Weights of the FARGAN to start from, a shipped name or a path."""
     spectral: float = AdversarialSettings.spectral
     """Weight of the spectral error, beside that of being taken for speech."""

@@ -1,6 +1,7 @@
-"""Train the PLC predictor through the vocoder: ``python experiments/train_gap.py --data DIR --out DIR``.
+"""Train the PLC predictor through the vocoder.
 
-From trained weights on. What is heard of it: ``experiments/concealment.py`` with a set that names ``OUT/best.npz``.
+``python experiments/train_gap.py --data DIR --out DIR --start-from NAME``; what is heard of it:
+``experiments/concealment.py --parts.predictor OUT/best.npz``.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from jdred.training.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
-    start_from: str | None = "plc"
+    start_from: str
+    """Weights of the predictor to start from, a shipped name or a path."""
     vocoder: str = GapSettings.vocoder
     """Weights of the FARGAN that speaks, a shipped name or a path."""
     voice_weight: float = GapSettings.voice_weight

@@ -1,6 +1,8 @@
 """Training the predictor through the vocoder: where the gap lies, what is played in it, and that it is learned from."""
 
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,12 @@ from jdred.training.corpus import Prepared
 from jdred.training.fargan import FORCED_SAMPLES, PAST_SAMPLES
 from jdred.training.gap import GapSettings, GapTask, repair
 from jdred.training.plc import predict
+from jdred.training.run import restore_task
 from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES
 
 ROWS, FRAMES = 6, 30
 BEGIN = MEMORY_SAMPLES + FORCED_SAMPLES
-"""Of the gap."""
+"""Of the gap, where it is spoken."""
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +80,14 @@ def test_the_gap_is_spoken_as_the_vocoder_would_in_a_call_and_what_follows_is_tr
 def test_what_is_heard_is_learned_from(task, batch):
     """The gradient of the voice alone reaches every weight, and a step against it is heard."""
     predictor = jax.jit(lambda: task.init(0))()
-    heard = replace(task, settings=replace(task.settings, voice_weight=1e3))
-    value = jax.jit(lambda p: jax.value_and_grad(heard.loss, has_aux=True)(p, batch, None, None))
-    (loss, figures), gradient = value(predictor)
-    assert np.isclose(loss, figures["feature_loss"] + 1e3 * figures["voice"], rtol=1e-5)
+    voice = jax.jit(jax.value_and_grad(lambda p: task.loss(p, batch, None, None)[1]["voice"]))
+    before, gradient = voice(predictor)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
     size = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-    (_, better), _ = value(jax.tree.map(lambda a, g: a - 1e-2 * g / size, predictor, gradient))
-    assert better["voice"] < figures["voice"]
+    after, _ = voice(jax.tree.map(lambda a, g: a - 1e-2 * g / size, predictor, gradient))
+    assert after < before
+    loss, figures = task.loss(predictor, batch, None, None)
+    assert np.isclose(loss, figures["feature_loss"] + task.settings.voice_weight * figures["voice"], rtol=1e-5)
     # Nothing that comes after the loss is known to the predictor.
     later = batch["features"].copy()
     later[:, -ROWS:] = 9
@@ -92,8 +95,17 @@ def test_what_is_heard_is_learned_from(task, batch):
     np.testing.assert_array_equal(changed[:, -ROWS:], predict(predictor, batch)[:, -ROWS:])
 
 
-def test_a_task_of_the_shipped_sizes_is_named_in_its_configuration(task):
-    assert task.config()["task"] == "gap"
+def test_the_task_is_restored_from_its_configuration_and_validated(task, tmp_path):
+    for name in ("train-0", "validation"):
+        shutil.copytree(Path(task.settings.vocoder).parent, tmp_path / name)
+    assert restore_task(task.config(), tmp_path).settings == task.settings
     figures = task.validate(jax.jit(lambda: task.init(0))())
     assert sorted(figures) == ["feature_loss", "loss", "voice"]
     assert all(map(np.isfinite, figures.values()))
+
+
+def test_gaps_and_rows_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="gaps of 1 .. 7 packets in 16 rows, found 8"):
+        GapSettings(packets=8)
+    with pytest.raises(ValueError, match="at least 19 frames, found 18"):
+        GapSettings(frames=18)

@@ -1,6 +1,6 @@
 """LPCNet that learns from what a FARGAN says: the same places in time, the same scale, and a task that trains."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from jdred import weights
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, LPCNetConfig
 from jdred.dsp import INT16_SCALE
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import FORCED_SAMPLES, PAST_SAMPLES, speak
+from jdred.training.fargan import PAST_SAMPLES, TRUE_SAMPLES, speak
 from jdred.training.lpcnet import LPCNetSettings, LPCNetTask, align, spoken_by
 from jdred.vocoder.fargan import FARGAN
 from jdred.vocoder.frame_network import CONTEXT_ROWS
@@ -56,12 +56,15 @@ def test_the_rows_to_learn_are_those_that_the_teacher_says(task, teacher):
     begin = said.shape[1] - ROWS * FRAME_SAMPLES
     np.testing.assert_allclose(spoken.T, said[:, begin:], atol=0.05)
     np.testing.assert_allclose(past.T, said[:, begin - LPC_ORDER : begin], atol=0.05)
-    assert begin > FORCED_SAMPLES + FRAME_SAMPLES // 2
+    assert begin >= TRUE_SAMPLES
 
 
-def test_without_a_teacher_nothing_changes(task):
-    batch = {"features": np.zeros(1), "pcm": np.ones(1)}
-    assert spoken_by(None, batch) is batch
+def test_without_a_teacher_recorded_speech_is_learned(task):
+    alone = replace(task, settings=replace(task.settings, teacher=""))
+    batch = alone.batch(np.random.default_rng(0))
+    assert batch["pcm"].shape == (2, (CONTEXT_ROWS + ROWS) * FRAME_SAMPLES)
+    assert batch["features"].shape == (2, CONTEXT_ROWS + ROWS, 20)
+    assert spoken_by(alone.teacher, batch) is batch
 
 
 def test_the_task_learns_from_its_teacher(task):

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdred.config import FARGANConfig
 from jdred.layers import Dense
-from jdred.training.fargan import FORCED_SAMPLES, FARGANTask, SpeakingSettings, roots, speak, spectral_error
+from jdred.training.fargan import TRUE_SAMPLES, FARGANTask, SpeakingSettings, roots, speak, spectral_error
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
-from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES
+from jdred.vocoder.fargan import FARGAN
 
 WINDOWS = (1024, 512, 256, 128)
 PATCH_FRAMES = 5
@@ -28,8 +28,6 @@ PATCH_BINS = 32
 """Half of them are the next patch's as well."""
 QUIET = 0.05
 """Added to roots of magnitudes before their logarithm: what is softer than 16 bits can tell is all one."""
-TRUE_SAMPLES = MEMORY_SAMPLES + FORCED_SAMPLES
-"""What ``speak`` gives begins with so many that are true in both: nothing to tell apart."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def objective(settings: AdversarialSettings, sides: Adversaries, batch: dict[str
     """The losses of both sides, each with a gradient for its own parameters only."""
     truth, said = speak(sides.vocoder, batch)
     spectral = spectral_error(truth, said, settings.quiet_floor)
-    truth, said = truth[:, TRUE_SAMPLES:], said[:, TRUE_SAMPLES:]
+    truth, said = truth[:, TRUE_SAMPLES:], said[:, TRUE_SAMPLES:]  # before, there is nothing to tell apart
     heard = discriminate(jax.lax.stop_gradient(sides.discriminators), truth, said)
     vocoder = settings.spectral * spectral + heard.adversarial + settings.matching * heard.matching
     discriminator = discriminate(sides.discriminators, truth, jax.lax.stop_gradient(said)).discriminator

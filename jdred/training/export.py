@@ -135,8 +135,8 @@ def card(
     figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed", "share")}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
     chosen = "the best in validation" if "loss" in training else "the newest"
-    if share := training.get("share"):
-        chosen += f" ({share:g} of it, {1 - share:g} of what it started from)"
+    if (share := training.get("share")) is not None:
+        chosen = f"those of the run's `{BEST}`, {share:g} parts, with {1 - share:g} parts of what it started from"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",
@@ -146,11 +146,14 @@ def card(
         "## Data",
         "Recorded speech of these Debian packages, augmented.",
         _table(("package", "languages", "licence"), [_package_row(package) for package in LICENCES]),
-        "## Validation",
-        "On speakers and languages that training does not hear.",
-        figures and _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
-        notes.strip(),
     ]
+    if figures:
+        parts += [
+            "## Validation",
+            "On speakers and languages that training does not hear.",
+            _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
+        ]
+    parts.append(notes.strip())
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

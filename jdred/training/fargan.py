@@ -23,6 +23,10 @@ from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, MEMORY_SAMPLES, SUBFR
 PAST_SAMPLES = FRAME_SAMPLES // 2
 """Row k speaks [160 k - 80, 160 k + 80), so a sequence begins half a frame before its first row."""
 FORCED_SAMPLES = FORCED_SUBFRAMES * SUBFRAME_SAMPLES
+TRUE_SAMPLES = MEMORY_SAMPLES + FORCED_SAMPLES
+"""What ``speak`` gives begins with so many that are true in both."""
+FIRST_SAMPLE = (FARGAN.prime_rows - 1) * FRAME_SAMPLES - MEMORY_SAMPLES
+"""Of a sequence's PCM the sample that ``speak`` begins with."""
 WINDOWS = (2560, 1280, 640, 320, 160, 80)
 
 
@@ -105,6 +109,11 @@ class FARGANTask(Task):
         return {"features": crops["features"], "pcm": crops["pcm"]}
 
 
+def samples_of(frames: int) -> int:
+    """PCM samples of a sequence of so many feature rows, those before its first row included."""
+    return PAST_SAMPLES + frames * FRAME_SAMPLES
+
+
 def load_fargan(name: str) -> FARGAN:
     """A trained FARGAN that takes part in a task, by shipped name or path; it may first be asked for inside a trace.
 
@@ -123,8 +132,7 @@ def errors(model: FARGAN, batch: dict[str, Array], quiet_floor: float) -> dict[s
     """``spectral``: of what is said, see ``spectral_errors``; ``mismatch``: of the wave of the first free frame."""
     truth, said = speak(model, batch)
     spectral = spectral_error(truth, said, quiet_floor)
-    begin = MEMORY_SAMPLES + FORCED_SAMPLES
-    first = slice(begin, begin + FRAME_SAMPLES)
+    first = slice(TRUE_SAMPLES, TRUE_SAMPLES + FRAME_SAMPLES)
     mismatch = jnp.mean(1 - cosine(truth[:, first], said[:, first]))
     return {"spectral": spectral, "mismatch": mismatch}
 

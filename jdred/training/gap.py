@@ -6,7 +6,7 @@ features stands the spectral error of all this. The gradient runs from the spect
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -18,9 +18,17 @@ from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES
 from jdred.plc.concealer import attenuate
 from jdred.plc.predictor import Predictor
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import FORCED_SAMPLES, PAST_SAMPLES, load_fargan, speak, spectral_error
+from jdred.training.fargan import (
+    FORCED_SAMPLES,
+    PAST_SAMPLES,
+    TRUE_SAMPLES,
+    load_fargan,
+    samples_of,
+    speak,
+    spectral_error,
+)
 from jdred.training.plc import PLCSettings, PLCTask, predict, prediction_loss
-from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES
+from jdred.vocoder.fargan import FARGAN
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,17 @@ class GapSettings(PLCSettings):
     rows: int = 16
     """Rows (10 ms) at the end of each sequence that are lost."""
     packets: int = 5
-    """Longest gap that is heard; all lengths come as often."""
+    """Longest gap that is heard, in packets of 20 ms; all lengths come as often."""
     quiet_floor: float = 0.1
     """See ``SpeakingSettings``."""
+
+    def __post_init__(self):
+        """Raises ``ValueError`` where the gap or the rows do not fit."""
+        longest = (self.rows * FRAME_SAMPLES - FORCED_SAMPLES) // PACKET_SAMPLES
+        if not 1 <= self.packets <= longest:
+            raise ValueError(f"expected gaps of 1 .. {longest} packets in {self.rows} rows, found {self.packets}")
+        if self.frames < self.rows + FARGAN.prime_rows:
+            raise ValueError(f"expected at least {self.rows + FARGAN.prime_rows} frames, found {self.frames}")
 
 
 @dataclass(frozen=True)
@@ -55,12 +71,14 @@ class GapTask(PLCTask):
         return {**super().config(), "task": "gap"}
 
     def loss(self, parameters: Predictor, batch: dict[str, Array], key: Array, step: Array):
-        return _objective(self.settings, self.vocoder, parameters, batch)
+        return _compiled_objective(self.settings, self.vocoder, parameters, batch)
 
     def validate(self, parameters: Predictor) -> dict[str, float]:
-        """``loss`` and its parts; ``feature_loss`` is that of ``PLCTask``, ``voice`` the spectral error."""
+        """``loss`` and its parts: ``feature_loss``, by the formula of ``PLCTask`` (its losses are others, and not to be
+        compared), and ``voice``, the spectral error.
+        """
         batch = self._draw(self.validation, np.random.default_rng(1), self.settings.validation_sequences)
-        loss, figures = _objective(self.settings, self.vocoder, parameters, batch)
+        loss, figures = _compiled_objective(self.settings, self.vocoder, parameters, batch)
         return {"loss": float(loss), **{name: float(value) for name, value in figures.items()}}
 
     def _lost(self, rng: np.random.Generator, sequences: int) -> Bool[np.ndarray, "sequences frames"]:
@@ -72,13 +90,17 @@ class GapTask(PLCTask):
 
     def _crops(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
         crops = corpus.crops(rng, sequences, self.settings.frames, past=PAST_SAMPLES)
-        samples = PAST_SAMPLES + (FARGAN.prime_rows + self.settings.rows) * FRAME_SAMPLES
+        samples = samples_of(FARGAN.prime_rows + self.settings.rows)
         gap = rng.integers(1, self.settings.packets + 1, size=sequences)
         return {"features": crops["features"], "burg": crops["burg"], "pcm": crops["pcm"][:, -samples:], "gap": gap}
 
 
 def objective(settings: GapSettings, vocoder: FARGAN, predictor: Predictor, batch: dict[str, Array]):
-    """Loss of a batch, and figures."""
+    """Loss of a batch, and figures: ``feature_loss`` and ``voice``.
+
+    Args:
+      batch: as ``PLCTask`` draws it, with ``pcm`` of the end that is spoken and ``gap``, the packets of it to be heard.
+    """
     predicted = predict(predictor, batch)
     loss, _ = prediction_loss(predicted, batch["features"], batch["weight"], settings.voiced_bias)
     truth, played = repair(vocoder, predicted[:, -settings.rows :], batch)
@@ -86,7 +108,7 @@ def objective(settings: GapSettings, vocoder: FARGAN, predictor: Predictor, batc
     return loss + settings.voice_weight * voice, {"feature_loss": loss, "voice": voice}
 
 
-_objective = partial(jax.jit, static_argnums=0)(objective)
+_compiled_objective = jax.jit(objective, static_argnums=0)
 
 
 def repair(
@@ -95,11 +117,12 @@ def repair(
     """The true end of a batch and that with its first ``batch["gap"]`` lost packets spoken; pre-emphasised.
 
     Args:
-      predicted: rows of the lost frames, to be attenuated as the concealer does.
+      predicted: rows of the lost frames, to be attenuated as the concealer does; its fade of 5 ms where sound resumes
+        is left out.
     """
     rows = predicted.shape[1]
     spoken = attenuate(predicted, 1 + jnp.arange(rows), vocoder.floor)
     primed = batch["features"][:, -rows - FARGAN.prime_rows : -rows]
     truth, said = speak(vocoder, {"features": jnp.concatenate([primed, spoken], axis=1), "pcm": batch["pcm"]})
-    since = jnp.arange(truth.shape[1]) - (MEMORY_SAMPLES + FORCED_SAMPLES)
+    since = jnp.arange(truth.shape[1]) - TRUE_SAMPLES
     return truth, jnp.where(since < PACKET_SAMPLES * batch["gap"][:, None], said, truth)

@@ -17,7 +17,7 @@ from jdred.rdovae import RDOVAE
 from jdred.rdovae.loss import Runs, code, weigh
 from jdred.rdovae.rate import level_lambda
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import PAST_SAMPLES, load_fargan, speak, spectral_errors
+from jdred.training.fargan import PAST_SAMPLES, load_fargan, samples_of, speak, spectral_errors
 from jdred.training.rdovae import RUNS_PER_PHASE, RDOVAESettings, RDOVAETask, time_first
 from jdred.vocoder.fargan import FARGAN
 
@@ -87,8 +87,7 @@ def window(
     true = jax.lax.dynamic_slice_in_dim(features, start, FARGAN.prime_rows, axis=1)
     first = start - (features.shape[1] - rows.shape[1])
     told = jax.lax.dynamic_slice_in_dim(rows, first, span, axis=1)[:, FARGAN.prime_rows :]
-    samples = PAST_SAMPLES + span * FRAME_SAMPLES
-    pcm = jax.lax.dynamic_slice_in_dim(batch["pcm"], start * FRAME_SAMPLES, samples, axis=1)
+    pcm = jax.lax.dynamic_slice_in_dim(batch["pcm"], start * FRAME_SAMPLES, samples_of(span), axis=1)
     return {"features": jnp.concatenate([true, told], axis=1), "pcm": pcm}
 
 

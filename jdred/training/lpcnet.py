@@ -25,7 +25,7 @@ from jdred.dsp.lpc import predict_by_frame, reflections_from_cepstrum
 from jdred.streaming import batch_state
 from jdred.training import Task
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import PAST_SAMPLES, load_fargan, speak
+from jdred.training.fargan import FIRST_SAMPLE, PAST_SAMPLES, load_fargan, speak
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import cosine
 from jdred.vocoder import fargan
@@ -128,7 +128,7 @@ class LPCNetTask(Task):
         """The objective with the noise of training (``loss``); and without any the cross-entropy in nats a sample.
 
         ``clean`` is that of the mu-law indices, ``linear`` that of the sample itself, in int16 units: it stays
-        comparable where linear predictions differ.
+        comparable where linear predictions differ. With a teacher all are those of its speech.
         """
         rng, key = np.random.default_rng(1), jax.random.key(1)
         figures = []
@@ -148,14 +148,13 @@ class LPCNetTask(Task):
 
 
 def spoken_by(teacher: fargan.FARGAN | None, batch: dict[str, Array]) -> dict[str, Array]:
-    """A batch of ``training.fargan`` as one for ``objective``, spoken by the teacher from before the context's end on.
+    """A batch of ``training.fargan`` as one for ``objective``: true up to the middle of row 3, then the teacher's.
 
-    Without a teacher it stays what it was.
+    The first row that is learned is row 4. Without a teacher a batch stays what it was.
     """
     if teacher is None:
         return batch
-    begin = fargan.FARGAN.prime_rows * FRAME_SAMPLES - FRAME_SAMPLES - fargan.MEMORY_SAMPLES
-    past = batch["pcm"][:, :begin] / INT16_SCALE
+    past = batch["pcm"][:, :FIRST_SAMPLE] / INT16_SCALE
     said, _ = deemphasize(speak(teacher, batch)[1], past[:, -1])
     pcm = jnp.concatenate([past, said], axis=1)[:, PAST_SAMPLES:]
     pcm = INT16_SCALE * jnp.pad(pcm, [(0, 0), (0, PAST_SAMPLES)])  # the half row after the last one spoken

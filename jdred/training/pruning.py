@@ -21,11 +21,13 @@ from jdred.training.fargan import beginning
 from jdred.training.student import follow
 from jdred.vocoder.fargan import FARGAN, PITCH_SAMPLES, SUBFRAME_SAMPLES, SUBFRAMES, Layers, by_subframe
 
+WIDTHS = ("condition", "first", "grus", "dense")
+"""Sizes that may become smaller."""
 RIDGE = 1e-4
 """Of the least squares, relative to the mean square of the units that stay."""
 
 
-class Watched(NamedTuple):
+class Activations(NamedTuple):
     """What a FARGAN says inside while it speaks."""
 
     condition: Float[Array, "steps batch condition"]
@@ -41,40 +43,45 @@ class Kept(NamedTuple):
     dense: Int[np.ndarray, "dense"]
 
 
-def watch(model: FARGAN, batch: dict[str, Array]) -> Watched:
+def activations(model: FARGAN, batch: dict[str, Array]) -> Activations:
     """Let a FARGAN speak freely from the features of a batch of ``training.fargan``."""
     way = follow(model, batch)
     _, _, condition, periods = beginning(model, batch)
     xs = by_subframe(condition, periods, jnp.zeros((*condition.shape[1:2], 0)))
-    return Watched(xs.condition, model.subframe.layers(way.before, model.subframe.hear(way.before.memory, xs)))
+    return Activations(xs.condition, model.subframe.layers(way.before, model.subframe.hear(way.before.memory, xs)))
 
 
-def choose(watched: Watched, sizes: FARGANConfig) -> Kept:
+def choose(model: FARGAN, seen: Activations, sizes: FARGANConfig) -> Kept:
     """The units to keep for ``sizes``; some thousands of steps tell.
 
     Raises:
-      ValueError: more units than there are.
+      ValueError: more units than there are, or other sizes than ``WIDTHS`` differ.
     """
-    layers = watched.layers
-    first, dense = spanning(layers.first, sizes.first), spanning(layers.dense, sizes.dense)
-    return Kept(spanning(watched.condition, sizes.condition), first, tuple(map(spanning, layers.h, sizes.grus)), dense)
-
-
-def prune(model: FARGAN, watched: Watched, kept: Kept) -> FARGAN:
-    """Leave out all units but those kept, which are read in the others' place as well."""
-    layers = watched.layers
-    reads = Layers(
-        reading(layers.open_first, kept.first),
-        reading(layers.first, kept.first),
-        tuple(map(reading, layers.h, kept.grus)),
-        tuple(map(reading, layers.outputs, kept.grus)),
-        reading(layers.open_dense, kept.dense),
-        reading(layers.dense, kept.dense),
+    free = {name: getattr(sizes, name) for name in WIDTHS}
+    if replace(model.config, **free) != sizes or len(sizes.grus) != len(model.config.grus):
+        raise ValueError(f"expected sizes that differ in {', '.join(WIDTHS)} only from {model.config}, found {sizes}")
+    layers = seen.layers
+    first, dense = select_units(layers.first, sizes.first), select_units(layers.dense, sizes.dense)
+    return Kept(
+        select_units(seen.condition, sizes.condition), first, tuple(map(select_units, layers.h, sizes.grus)), dense
     )
-    return resize(model, Watched(reading(watched.condition, kept.condition), reads), kept)
 
 
-def resize(model: FARGAN, reads: Watched, kept: Kept) -> FARGAN:
+def prune(model: FARGAN, seen: Activations, kept: Kept) -> FARGAN:
+    """Leave out all units but those kept, which are read in the others' place as well."""
+    layers = seen.layers
+    reads = Layers(
+        reconstruction(layers.ungated_first, kept.first),
+        reconstruction(layers.first, kept.first),
+        tuple(map(reconstruction, layers.h, kept.grus)),
+        tuple(map(reconstruction, layers.outputs, kept.grus)),
+        reconstruction(layers.ungated_dense, kept.dense),
+        reconstruction(layers.dense, kept.dense),
+    )
+    return resize(model, Activations(reconstruction(seen.condition, kept.condition), reads), kept)
+
+
+def resize(model: FARGAN, reads: Activations, kept: Kept) -> FARGAN:
     """A FARGAN of other widths.
 
     Args:
@@ -93,7 +100,7 @@ def resize(model: FARGAN, reads: Watched, kept: Kept) -> FARGAN:
     return weights.unflatten(template, jax.tree.map(jnp.asarray, arrays))
 
 
-def _changes(reads: Watched, kept: Kept) -> dict[str, tuple]:
+def _changes(reads: Activations, kept: Kept) -> dict[str, tuple]:
     """Arguments of ``cut`` by the name of the kernel."""
     layers, samples = reads.layers, np.eye(SUBFRAME_SAMPLES)
     heard = (reads.condition, np.eye(PITCH_SAMPLES), samples)
@@ -101,10 +108,10 @@ def _changes(reads: Watched, kept: Kept) -> dict[str, tuple]:
         "condition/output/kernel": ((), kept.condition, SUBFRAMES),
         "subframe/gain/kernel": ((reads.condition,), None),
         "subframe/first/kernel": (heard * 2, kept.first),
-        "subframe/first_glu/kernel": ((layers.open_first,), kept.first),
+        "subframe/first_glu/kernel": ((layers.ungated_first,), kept.first),
         "subframe/pitch_gains/kernel": ((layers.first,), None),
         "subframe/dense/kernel": ((*layers.outputs, layers.first, samples, samples), kept.dense),
-        "subframe/dense_glu/kernel": ((layers.open_dense,), kept.dense),
+        "subframe/dense_glu/kernel": ((layers.ungated_dense,), kept.dense),
         "subframe/output/kernel": ((layers.dense,), None),
     }
     below = (layers.first, *layers.outputs)
@@ -124,22 +131,24 @@ def cut(
     """A kernel that reads the units kept and yields those kept.
 
     Args:
-      blocks: ``reading`` of each of the inputs, one after the other; none: all inputs stay.
+      blocks: ``reconstruction`` of each of the inputs, one after the other; none: all inputs stay.
       units: outputs to keep of each of so many ``parts`` of equal length; None: all.
     """
     kernel = block_diag(*blocks) @ kernel if blocks else kernel
     return kernel if units is None else kernel.reshape(len(kernel), parts, -1)[..., units].reshape(len(kernel), -1)
 
 
-def spanning(values: Float[Array, "... units"], count: int) -> Int[np.ndarray, "count"]:
+def select_units(values: Float[Array, "... units"], count: int) -> Int[np.ndarray, "count"]:
     """The units, in rising order, that best span the values of all."""
     flat = np.asarray(values, np.float64).reshape(-1, np.shape(values)[-1])
-    if not count <= flat.shape[1]:
+    if count > flat.shape[1]:
         raise ValueError(f"expected sizes up to those of the network, found {count} units of {flat.shape[1]}")
     return np.sort(qr(flat, mode="r", pivoting=True)[1][:count])
 
 
-def reading(values: Float[Array, "... units"], kept: Int[np.ndarray, "count"]) -> Float[np.ndarray, "count units"]:
+def reconstruction(
+    values: Float[Array, "... units"], kept: Int[np.ndarray, "count"]
+) -> Float[np.ndarray, "count units"]:
     """The matrix that puts the values of all units together from those kept; a kept one is itself."""
     flat = np.asarray(values, np.float64).reshape(-1, np.shape(values)[-1])
     stay = flat[:, kept]

@@ -21,16 +21,17 @@ from jaxtyping import Array, Float, Int, Key
 from jdred.config import FRAME_SAMPLES
 from jdred.training.fargan import (
     FORCED_SAMPLES,
-    PAST_SAMPLES,
+    TRUE_SAMPLES,
     FARGANTask,
     SpeakingSettings,
     beginning,
     cosine,
     load_fargan,
+    samples_of,
     speak,
     spectral_error,
 )
-from jdred.vocoder.fargan import FARGAN, MEMORY_SAMPLES, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
+from jdred.vocoder.fargan import FARGAN, SUBFRAME_SAMPLES, SubframeInput, SubframeState, by_subframe
 
 OPENING_ROWS = 4
 """Rows (10 ms) that hold the forced beginning and 20 ms more."""
@@ -121,10 +122,9 @@ def _step_from(student: FARGAN, before: SubframeState, first_inputs: Array, xs: 
 def opening_mismatch(student: FARGAN, batch: dict[str, Array]) -> Float[Array, ""]:
     """How far the first 20 ms that are spoken freely, by 10 ms, are from the true ones in their wave: 0 .. 2."""
     rows = FARGAN.prime_rows + OPENING_ROWS
-    samples = PAST_SAMPLES + rows * FRAME_SAMPLES
-    truth, said = speak(student, {"features": batch["features"][:, :rows], "pcm": batch["pcm"][:, :samples]})
-    begin = MEMORY_SAMPLES + FORCED_SAMPLES
-    waves = (x[:, begin : begin + 2 * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES) for x in (truth, said))
+    pcm = batch["pcm"][:, : samples_of(rows)]
+    truth, said = speak(student, {"features": batch["features"][:, :rows], "pcm": pcm})
+    waves = (x[:, TRUE_SAMPLES : TRUE_SAMPLES + 2 * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES) for x in (truth, said))
     return jnp.mean(1 - cosine(*waves))
 
 

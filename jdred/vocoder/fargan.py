@@ -99,13 +99,13 @@ class Heard(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """What the layers of the sub-frame network say, before (``open_``, ``h``) and after their gates."""
+    """What the layers of the sub-frame network say, before (``ungated_``, ``h``) and after their gates."""
 
-    open_first: Float[Array, "... first"]
+    ungated_first: Float[Array, "... first"]
     first: Float[Array, "... first"]
     h: tuple[Float[Array, "... width"], ...]
     outputs: tuple[Float[Array, "... width"], ...]
-    open_dense: Float[Array, "... dense"]
+    ungated_dense: Float[Array, "... dense"]
     dense: Float[Array, "... dense"]
 
 
@@ -155,8 +155,8 @@ class SubframeNetwork(nnx.Module):
 
     def layers(self, state: SubframeState, heard: Heard) -> Layers:
         """From what is heard to what the output layer reads."""
-        open_first = jnp.tanh(self.first(jnp.concatenate([state.inputs, heard.inputs], axis=-1)))
-        first = self.first_glu(open_first)
+        ungated_first = jnp.tanh(self.first(jnp.concatenate([state.inputs, heard.inputs], axis=-1)))
+        first = self.first_glu(ungated_first)
         gains = jax.nn.sigmoid(self.pitch_gains(first))
         centre, last = heard.pitch[..., MARGIN:-MARGIN], heard.last
         outputs, h = [first], []
@@ -165,8 +165,8 @@ class SubframeNetwork(nnx.Module):
             h.append(gru.step(state.h[number], x)[1])
             outputs.append(glu(h[-1]))
         gathered = jnp.concatenate([*outputs[1:], first, gains[..., 3:] * centre, last], axis=-1)
-        open_dense = jnp.tanh(self.dense(gathered))
-        return Layers(open_first, first, tuple(h), tuple(outputs[1:]), open_dense, self.dense_glu(open_dense))
+        ungated_dense = jnp.tanh(self.dense(gathered))
+        return Layers(ungated_first, first, tuple(h), tuple(outputs[1:]), ungated_dense, self.dense_glu(ungated_dense))
 
 
 def pitch_prediction(memory: Float[Array, "... 256"], period: Int[Array, "..."]) -> Float[Array, "... 44"]:

@@ -1,6 +1,6 @@
-"""Weights on the way from where a run started to where it arrived: often better than both.
+"""Weights on the way from where a run started to where it arrived: may sound better than both.
 
-M. Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+M. Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), CVPR 2022.
 """
 
 import shutil
@@ -8,16 +8,20 @@ from pathlib import Path
 
 from jdred import weights
 
+KEPT = ("kind", "task", "model", "settings", "start_from", "step")
+"""Of what a run tells of its best weights; figures of validation are not those of others."""
 
-def soup(run: Path, out: Path, share: float) -> None:
+
+def interpolate(run: Path, out: Path, share: float) -> None:
     """Write a run's folder with weights of which ``share`` is the run's best and the rest what it started from.
 
     Args:
-      run: folder of a training run that started from other weights, which are still where they were.
-      out: gets ``best.npz``, its ``.json`` (without figures of validation, which are no longer true), ``train.csv``.
+      run: folder of a training run that started from other weights, which are still where they were, and the same.
+      out: gets ``best.npz``, its ``.json`` and ``train.csv``.
       share: 0 .. 1.
     Raises:
       CheckpointError: a run that started from nothing, or from weights of other sizes.
+      ValueError: another share.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"expected a share of 0 .. 1, found {share}")
@@ -27,8 +31,8 @@ def soup(run: Path, out: Path, share: float) -> None:
     begun, begun_config = weights.read(start)
     if config["model"] != begun_config["model"]:
         raise weights.CheckpointError(f"expected {start} to have the sizes of {run / 'best.npz'}")
-    known = {key: config[key] for key in ("kind", "task", "model", "settings", "start_from", "step")}
-    between = {name: (1 - share) * begun[name] + share * arrived[name] for name in arrived}
+    known = {key: config[key] for key in KEPT if key in config}
+    between = {name: (1 - share) * begun[name] + share * array for name, array in arrived.items()}
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "train.csv", out / "train.csv")
     weights.write(out / "best.npz", between, {**known, "share": share}, half=False)
