@@ -23,3 +23,4 @@ class Options:
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
     interpolate(options.run, options.out, options.share)
+    print(options.out / "best.npz")

@@ -1,7 +1,7 @@
 """A smaller FARGAN out of a trained one: ``python experiments/prune_fargan.py --data DIR --out FILE.npz``.
 
-It speaks at once, and better after ``train_student.py --start-from FILE.npz --teacher fargan --own-past``. Prints the
-spectral error of free speech (validation) before and after.
+It speaks at once, if poorly, and well after ``train_student.py --start-from FILE.npz --teacher fargan --own-past``.
+Prints the spectral error of free speech (validation) before and after.
 """
 
 from dataclasses import asdict, dataclass

@@ -5,7 +5,7 @@ is for, so ``OUT/best.npz`` is always the newest; ``experiments/copy_synthesis.p
 worth.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tyro
 
@@ -16,7 +16,7 @@ from jdred.training.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
-    start_from: str
+    start_from: str = field()
     """Weights of the FARGAN to start from, a shipped name or a path."""
     spectral: float = AdversarialSettings.spectral
     """Weight of the spectral error, beside that of being taken for speech."""

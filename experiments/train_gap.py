@@ -4,7 +4,7 @@
 ``experiments/concealment.py --parts.predictor OUT/best.npz``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tyro
 
@@ -15,7 +15,7 @@ from jdred.training.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainConfig):
-    start_from: str
+    start_from: str = field()
     """Weights of the predictor to start from, a shipped name or a path."""
     vocoder: str = GapSettings.vocoder
     """Weights of the FARGAN that speaks, a shipped name or a path."""

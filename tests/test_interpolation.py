@@ -56,4 +56,6 @@ def test_what_has_no_start_or_another_one_is_refused(run, tmp_path):
     path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="expected a run that started from weights"):
         interpolate(run, tmp_path / "out", 0.5)
+    with pytest.raises(CheckpointError, match="expected a training run, found no best.npz"):
+        interpolate(tmp_path, tmp_path / "out", 0.5)
     assert not (tmp_path / "out").exists()

@@ -92,5 +92,5 @@ def test_what_cannot_be_pruned_is_refused(model, seen):
         choose(model, seen, replace(SMALLER, condition_conv=5))
     with pytest.raises(ValueError, match="differ in condition, first, grus, dense only"):
         choose(model, seen, replace(SMALLER, grus=(4, 4)))
-    with pytest.raises(ValueError, match="expected sizes up to"):
+    with pytest.raises(ValueError, match="expected dense of up to 6, found 7"):
         choose(model, seen, replace(SMALLER, dense=7))

@@ -81,10 +81,12 @@ def export(
     # Where another model's weights lay is of no interest elsewhere.
     training["settings"] |= {k: Path(v).name for k, v in training["settings"].items() if k in OTHERS}
     if start := training.get("start_from"):
-        training["start_from"] = Path(start).name
+        training["start_from"] = Path(start).name if Path(start).name != name else f"an earlier {name}"
     others = {k: v for k, v in {**training, **training["settings"]}.items() if k in OTHERS and v}
     if others and origin == SCRATCH:
-        raise ValueError(f"expected an origin that tells of {others}, found the one of training from scratch")
+        raise ValueError(
+            f"expected an origin that tells of {others}, found the one of training from scratch (--origin)"
+        )
     path = folder / f"{name}.npz"
     weights.write(path, arrays, {"kind": kind, "model": model, "training": training})
     path.with_suffix(".md").write_text(card(kind, name, arrays, training, hours(run), origin, notes))

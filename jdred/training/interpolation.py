@@ -20,11 +20,13 @@ def interpolate(run: Path, out: Path, share: float) -> None:
       out: gets ``best.npz``, its ``.json`` and ``train.csv``.
       share: 0 .. 1.
     Raises:
-      CheckpointError: a run that started from nothing, or from weights of other sizes.
+      CheckpointError: no run, one that started from nothing, or from weights of other sizes.
       ValueError: another share.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"expected a share of 0 .. 1, found {share}")
+    if not (run / "best.npz").is_file():
+        raise weights.CheckpointError(f"expected a training run, found no best.npz in {run}")
     arrived, config = weights.read(run / "best.npz")
     if not (start := config.get("start_from")):
         raise weights.CheckpointError(f"expected a run that started from weights, found none in {run / 'best.json'}")

@@ -60,6 +60,9 @@ def choose(model: FARGAN, seen: Activations, sizes: FARGANConfig) -> Kept:
     free = {name: getattr(sizes, name) for name in WIDTHS}
     if replace(model.config, **free) != sizes or len(sizes.grus) != len(model.config.grus):
         raise ValueError(f"expected sizes that differ in {', '.join(WIDTHS)} only from {model.config}, found {sizes}")
+    for name in WIDTHS:
+        if np.any(np.greater(getattr(sizes, name), most := getattr(model.config, name))):
+            raise ValueError(f"expected {name} of up to {most}, found {getattr(sizes, name)}")
     layers = seen.layers
     first, dense = select_units(layers.first, sizes.first), select_units(layers.dense, sizes.dense)
     return Kept(
@@ -141,8 +144,6 @@ def cut(
 def select_units(values: Float[Array, "... units"], count: int) -> Int[np.ndarray, "count"]:
     """The units, in rising order, that best span the values of all."""
     flat = np.asarray(values, np.float64).reshape(-1, np.shape(values)[-1])
-    if count > flat.shape[1]:
-        raise ValueError(f"expected sizes up to those of the network, found {count} units of {flat.shape[1]}")
     return np.sort(qr(flat, mode="r", pivoting=True)[1][:count])
 
 
