@@ -61,7 +61,7 @@ def export(
     Args:
       run: folder of a training run.
       kind: ``rdovae`` (deployed: pruned, with tables), ``lpcnet``, ``fargan`` or ``plc``.
-      notes: Markdown for the end of the card: command, hours, figures of a test.
+      notes: Markdown for the end of the card, "Recipe and figures": command, hours, figures of a test.
       data: prepared data; an RDO-VAE's coding tables are then measured on its training speech.
       origin: a sentence that says what else than speech the weights come from.
     Returns:
@@ -155,8 +155,9 @@ def card(
             "On speakers and languages that training does not hear.",
             _table(("figure", "value"), [(k, f"{v:.4g}") for k, v in figures.items()]),
         ]
-    parts.append(notes.strip())
-    return "\n\n".join(filter(None, parts)) + "\n"
+    if notes.strip():
+        parts += ["## Recipe and figures", notes.strip()]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
