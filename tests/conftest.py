@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdred.config import FARGANConfig
+from jdred import weights
+from jdred.config import FRAME_SAMPLES, NUM_BURG, NUM_FEATURES, FARGANConfig
+from jdred.vocoder.fargan import FARGAN
 
 # Tests compile much and compute little.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -38,6 +41,32 @@ def keep_within_16_indices(model) -> None:
     nodes, logits = jnp.asarray(list(inwards)), jnp.asarray(list(inwards.values()))
     model.output.units.bias[...] = model.output.units.bias[...].at[nodes].set(logits)
     model.output.factors[...] = model.output.factors[...].at[0, nodes].set(9.0)
+
+
+def write_prepared(folder: Path, seed: int, frames: int = 40) -> None:
+    """Three sequences of noise, as ``jdred corpus prepare`` leaves a folder."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "pcm.npy", rng.integers(-3000, 3000, (3, frames * FRAME_SAMPLES)).astype(np.int16))
+    for name, size in (("features", NUM_FEATURES), ("burg", NUM_BURG)):
+        np.save(folder / f"{name}.npy", rng.normal(0, 0.3, (3, frames, size)).astype(np.float32))
+    (folder / "complete").touch()
+
+
+def write_fargan(path: Path, model) -> str:
+    """A FARGAN as a weight file; returns the name to load it by."""
+    weights.write(path, weights.flatten(model), {"kind": "fargan", "model": asdict(model.config)}, half=False)
+    return str(path)
+
+
+def pulses(rows: int) -> dict[str, np.ndarray]:
+    """Two sequences as ``FARGANTask`` draws them: pulses of period 70 in noise, one five times as loud."""
+    rng = np.random.default_rng(0)
+    frames = rows + FARGAN.prime_rows
+    pcm = 200 * rng.normal(size=(2, FRAME_SAMPLES // 2 + frames * FRAME_SAMPLES))
+    pcm[:, ::70] += 3000
+    features = 0.3 * rng.normal(size=(2, frames, NUM_FEATURES))
+    return {"pcm": (pcm * [[1], [5]]).astype(np.int16), "features": features.astype(np.float32)}
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """FARGAN: the pitch prediction, priming, the streaming voice against the one that trains, and the spectral error."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY_FARGAN
+from conftest import TINY_FARGAN, pulses, write_fargan
 from flax import nnx
 
-from jdred import streaming, weights
+from jdred import streaming
 from jdred.config import FRAME_SAMPLES, PREEMPHASIS, FARGANConfig
 from jdred.packed import Packed, pack, packed
 from jdred.training.fargan import FARGANSettings, FARGANTask, roots, speak, spectral_error
@@ -37,13 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def batch():
-    """Two sequences as ``FARGANTask`` draws them: pulses of period 70 in noise, one five times as loud."""
-    rng = np.random.default_rng(0)
-    frames = ROWS + FARGAN.prime_rows
-    pcm = 200 * rng.normal(size=(2, FRAME_SAMPLES // 2 + frames * FRAME_SAMPLES))
-    pcm[:, ::70] += 3000
-    features = 0.3 * rng.normal(size=(2, frames, 20))
-    return {"pcm": (pcm * [[1], [5]]).astype(np.int16), "features": features.astype(np.float32)}
+    return pulses(ROWS)
 
 
 @pytest.mark.parametrize("period", [32, 40, 44, 100, 255])
@@ -187,8 +181,8 @@ def test_the_opening_is_compared_with_real_speech(model, batch):
 
 
 def test_a_teacher_has_to_be_a_fargan(model, tmp_path):
-    weights.write(tmp_path / "teacher.npz", weights.flatten(model), {"kind": "fargan", "model": asdict(TINY_FARGAN)})
-    assert StudentTask(None, None, StudentSettings(teacher=str(tmp_path / "teacher.npz"))).teacher.config == TINY_FARGAN
+    name = write_fargan(tmp_path / "teacher.npz", model)
+    assert StudentTask(None, None, StudentSettings(teacher=name)).teacher.config == TINY_FARGAN
     with pytest.raises(ValueError, match="expected a FARGAN, found LPCNetVoice in lpcnet"):
         _ = StudentTask(None, None, StudentSettings(teacher="lpcnet")).teacher
 

@@ -1,17 +1,15 @@
 """Training the predictor through the vocoder: where the gap lies, what is played in it, and that it is learned from."""
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY_FARGAN
+from conftest import TINY_FARGAN, write_fargan, write_prepared
 from flax import nnx
 
-from jdred import weights
 from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, PREEMPHASIS, PredictorConfig
 from jdred.dsp import INT16_SCALE
 from jdred.plc.concealer import attenuate
@@ -35,15 +33,11 @@ def vocoder():
 @pytest.fixture(scope="module")
 def task(vocoder, tmp_path_factory):
     """On 3 sequences of noise."""
-    folder, rng = tmp_path_factory.mktemp("gap"), np.random.default_rng(0)
-    np.save(folder / "pcm.npy", rng.integers(-3000, 3000, (3, 40 * FRAME_SAMPLES)).astype(np.int16))
-    for name, size in (("features", 20), ("burg", 36)):
-        np.save(folder / f"{name}.npy", rng.normal(0, 0.3, (3, 40, size)).astype(np.float32))
-    (folder / "complete").touch()
-    config = {"kind": "fargan", "model": asdict(TINY_FARGAN)}
-    weights.write(folder / "voice.npz", weights.flatten(vocoder), config, half=False)
+    folder = tmp_path_factory.mktemp("gap")
+    write_prepared(folder, seed=0)
+    voice = write_fargan(folder / "voice.npz", vocoder)
     settings = GapSettings(
-        model=PredictorConfig(width=6, gru=5), vocoder=str(folder / "voice.npz"), batch=4, frames=FRAMES, rows=ROWS,
+        model=PredictorConfig(width=6, gru=5), vocoder=voice, batch=4, frames=FRAMES, rows=ROWS,
         packets=2, validation_sequences=2,
     )  # fmt: skip
     return GapTask(Prepared(folder), Prepared(folder), settings)

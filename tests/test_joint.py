@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TINY_FARGAN
+from conftest import TINY_FARGAN, write_fargan
 from flax import nnx
 
-from jdred import weights
 from jdred.config import FRAME_SAMPLES, RDOVAEConfig
 from jdred.rdovae.loss import Runs, targets
 from jdred.training.fargan import PAST_SAMPLES
@@ -57,11 +56,8 @@ def test_the_level_is_that_of_the_chunk_that_holds_the_frame():
 
 
 def test_gradients_run_from_what_is_heard_to_the_encoder(batch, tmp_path):
-    voice = FARGAN(TINY_FARGAN, rngs=nnx.Rngs(1))
-    weights.write(
-        tmp_path / "voice.npz", weights.flatten(voice), {"kind": "fargan", "model": vars(TINY_FARGAN)}, half=False
-    )
-    settings = JointSettings(model=MODEL, frames=FRAMES, rows=6, vocoder=str(tmp_path / "voice.npz"), voice_weight=1e3)
+    voice = write_fargan(tmp_path / "voice.npz", FARGAN(TINY_FARGAN, rngs=nnx.Rngs(1)))
+    settings = JointSettings(model=MODEL, frames=FRAMES, rows=6, vocoder=voice, voice_weight=1e3)
     task, deaf = (JointTask(None, None, s) for s in (settings, replace(settings, voice_weight=0.0)))
     model, key, step = task.init(0), jax.random.key(0), jnp.asarray(0)
     (loud, figures), gradient = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(model, batch, key, step)

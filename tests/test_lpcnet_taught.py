@@ -1,14 +1,13 @@
 """LPCNet that learns from what a FARGAN says: the same places in time, the same scale, and a task that trains."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from conftest import TINY_FARGAN
+from conftest import TINY_FARGAN, write_fargan, write_prepared
 from flax import nnx
 
-from jdred import weights
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, LPCNetConfig
 from jdred.dsp import INT16_SCALE
 from jdred.training.corpus import Prepared
@@ -29,15 +28,10 @@ def teacher():
 @pytest.fixture(scope="module")
 def task(teacher, tmp_path_factory):
     """On 3 sequences of noise."""
-    folder, rng, frames = tmp_path_factory.mktemp("taught"), np.random.default_rng(0), 30
-    np.save(folder / "pcm.npy", rng.integers(-3000, 3000, (3, frames * FRAME_SAMPLES)).astype(np.int16))
-    np.save(folder / "features.npy", rng.normal(0, 0.3, (3, frames, 20)).astype(np.float32))
-    np.save(folder / "burg.npy", np.zeros((3, frames, 36), np.float32))
-    (folder / "complete").touch()
-    path = folder / "teacher.npz"
-    config = {"kind": "fargan", "model": asdict(TINY_FARGAN)}
-    weights.write(path, weights.flatten(teacher), config, half=False)
-    settings = LPCNetSettings(model=SMALL, teacher=str(path), batch=2, rows=ROWS, validation_batches=1)
+    folder = tmp_path_factory.mktemp("taught")
+    write_prepared(folder, seed=0)
+    name = write_fargan(folder / "teacher.npz", teacher)
+    settings = LPCNetSettings(model=SMALL, teacher=name, batch=2, rows=ROWS, validation_batches=1)
     return LPCNetTask(Prepared(folder), Prepared(folder), settings)
 
 

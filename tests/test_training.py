@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import write_prepared
 from flax import nnx
 from jax.sharding import Mesh
 
 from jdred import weights
-from jdred.config import FRAME_SAMPLES, FitConfig, PredictorConfig, RDOVAEConfig, TrainConfig
+from jdred.config import FitConfig, PredictorConfig, RDOVAEConfig, TrainConfig
 from jdred.models import TABLES, load_rdovae
 from jdred.plc.predictor import Predictor
 from jdred.rdovae.deploy import deploy
@@ -34,15 +35,6 @@ MODEL = RDOVAEConfig(latent_dim=4, state_dim=3, blocks=1, encoder_width=6, encod
 SETTINGS = RDOVAESettings(model=MODEL, batch=2, frames=24, warmup_steps=1, validation_sequences=2,
                           validation_levels=(0, 12))  # fmt: skip
 FIT = FitConfig(total_steps=2, log_every=1, validate_every=1, checkpoint_every=1)
-
-
-def write_prepared(folder: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    np.save(folder / "pcm.npy", rng.integers(-3000, 3000, (3, 40 * FRAME_SAMPLES)).astype(np.int16))
-    for name, size in (("features", 20), ("burg", 36)):
-        np.save(folder / f"{name}.npy", rng.normal(0, 0.3, (3, 40, size)).astype(np.float32))
-    (folder / "complete").touch()
 
 
 @pytest.fixture(scope="module")

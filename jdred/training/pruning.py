@@ -17,9 +17,8 @@ from scipy.linalg import block_diag, qr
 
 from jdred import weights
 from jdred.config import FARGANConfig
-from jdred.training.fargan import beginning
 from jdred.training.student import follow
-from jdred.vocoder.fargan import FARGAN, PITCH_SAMPLES, SUBFRAME_SAMPLES, SUBFRAMES, Layers, by_subframe
+from jdred.vocoder.fargan import FARGAN, PITCH_SAMPLES, SUBFRAME_SAMPLES, SUBFRAMES, Layers
 
 WIDTHS = ("condition", "first", "grus", "dense")
 """Sizes that may become smaller."""
@@ -46,9 +45,8 @@ class Kept(NamedTuple):
 def activations(model: FARGAN, batch: dict[str, Array]) -> Activations:
     """Let a FARGAN speak freely from the features of a batch of ``training.fargan``."""
     way = follow(model, batch)
-    _, _, condition, periods = beginning(model, batch)
-    xs = by_subframe(condition, periods, jnp.zeros((*condition.shape[1:2], 0)))
-    return Activations(xs.condition, model.subframe.layers(way.before, model.subframe.hear(way.before.memory, xs)))
+    heard = model.subframe.hear(way.before.memory, way.steps)
+    return Activations(way.steps.condition, model.subframe.layers(way.before, heard))
 
 
 def choose(model: FARGAN, seen: Activations, sizes: FARGANConfig) -> Kept:

@@ -40,6 +40,8 @@ OPENING_ROWS = 4
 class Followed(NamedTuple):
     """The teacher's way through a batch, sub-frames first."""
 
+    steps: SubframeInput
+    """What it was told."""
     before: SubframeState
     """Where it stood before each step."""
     after: tuple[Float[Array, "steps batch width"], ...]
@@ -58,7 +60,7 @@ def follow(teacher: FARGAN, batch: dict[str, Array]) -> Followed:
         return after, (state, after.h, said)
 
     _, (before, after, said) = jax.lax.scan(body, state, xs)
-    return Followed(before, after, jnp.exp(teacher.subframe.gain(xs.condition)), said)
+    return Followed(xs, before, after, jnp.exp(teacher.subframe.gain(xs.condition)), said)
 
 
 def imitation(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_floor: float):
