@@ -171,8 +171,8 @@ def test_training_reads_what_priming_reads_of_many_streams():
         a = linear_prediction(voice, features, None)
         speech = Speech(signal, jnp.zeros((16, 3)), signal)
         trained, _ = noisy_indices(observe(speech, a, features), None, 0.0, whole=True)
-        many, excitation = voice._indices(a, features, signal.T)
-        one, _ = voice._indices(a[:, 1], features[:, 1], signal[:, 1])
+        many, excitation = voice.observe(a, features, signal.T)
+        one, _ = voice.observe(a[:, 1], features[:, 1], signal[:, 1])
         return trained, many, one, excitation
 
     trained, many, one, excitation = both(voice, features, signal)

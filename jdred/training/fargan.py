@@ -169,38 +169,45 @@ def beginning(model: FARGAN, batch: dict[str, Array]):
 
 
 def spectral_error(
-    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float
+    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float, noise: float = 0.0
 ) -> Float[Array, ""]:
     """``spectral_errors``, mean over the batch."""
-    return jnp.mean(spectral_errors(truth, said, floor))
+    return jnp.mean(spectral_errors(truth, said, floor, noise))
 
 
 def spectral_errors(
-    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float
+    truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"], floor: float, noise: float = 0.0
 ) -> Float[Array, "batch"]:
     """Relative error of square-rooted magnitudes, mean over six resolutions.
 
     Args:
       floor: the reference of a sequence is its own sum plus so much of the mean of the batch.
+      noise: see ``roots``.
     """
 
     def one(window: int):
-        true, own = roots(truth, window), roots(said, window)
+        true, own = roots(truth, window, noise), roots(said, window, noise)
         error, reference = jnp.abs(true - own).sum((-2, -1)), true.sum((-2, -1))
         return error / (reference + floor * reference.mean())
 
     return (1 + floor) * sum(one(window) for window in WINDOWS) / len(WINDOWS)
 
 
-def roots(signal: Float[Array, "... samples"], window: int) -> Float[Array, "... frames bins"]:
-    """Square roots of the magnitudes of Hann-windowed spectra, a quarter of a window apart."""
+def roots(signal: Float[Array, "... samples"], window: int, noise: float = 0.0) -> Float[Array, "... frames bins"]:
+    """Square roots of the magnitudes of Hann-windowed spectra, a quarter of a window apart.
+
+    Args:
+      noise: standard deviation of white noise whose mean power is added.
+    """
     hop = window // 4
     edge = window // 2
     padded = jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(edge, edge)], mode="reflect")
     count = padded.shape[-1] // hop
     blocks = padded[..., : count * hop].reshape(*signal.shape[:-1], count, hop)
-    spectra = jnp.fft.rfft(overlap(blocks, 4) * jnp.asarray(np.hanning(window + 1)[:-1], jnp.float32))
-    return jnp.maximum(spectra.real**2 + spectra.imag**2, 1e-14) ** 0.25
+    hann = np.hanning(window + 1)[:-1]
+    spectra = jnp.fft.rfft(overlap(blocks, 4) * jnp.asarray(hann, jnp.float32))
+    power = spectra.real**2 + spectra.imag**2 + np.sum(hann**2) * noise**2
+    return jnp.maximum(power, 1e-14) ** 0.25
 
 
 def cosine(a: Float[Array, "... samples"], b: Float[Array, "... samples"]) -> Float[Array, "..."]:

@@ -17,10 +17,11 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = get_args(ModelKind)
-"""Three have further tasks: RDO-VAE ``joint``, FARGAN ``student`` and ``adversarial``, predictor ``gap``."""
+"""All have further tasks: RDO-VAE ``joint``, LPCNet ``freerun``, FARGAN ``student`` and ``adversarial``, predictor
+``gap``."""
 _TASKS = {
-    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "fargan": "FARGAN", "student": "Student",
-    "adversarial": "Adversarial", "plc": "PLC", "gap": "Gap", "lossgen": "Loss",
+    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "freerun": "FreeRun", "fargan": "FARGAN",
+    "student": "Student", "adversarial": "Adversarial", "plc": "PLC", "gap": "Gap", "lossgen": "Loss",
 }  # fmt: skip
 """What the classes in the module of a task begin with: ``<name>Task``, ``<name>Settings``."""
 

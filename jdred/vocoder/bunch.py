@@ -12,6 +12,7 @@ Systems", Interspeech 2020), which draws the later samples of a bunch from outpu
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -73,6 +74,13 @@ def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float
         # One stream: a single look-up of all rows is faster. Of many it would hold too much.
         flat = tables.reshape(-1, tables.shape[-1])
         return jnp.take(flat, indices + tables.shape[1] * jnp.arange(len(tables)), axis=0).sum(axis=0)
+    if indices.ndim > 2:
+        # Of a whole sequence: table by table, or the compiler weaves all look-ups into one slow loop.
+        def add(total, x):
+            table, index = x
+            return total + table[index], None
+
+        return jax.lax.scan(add, jnp.zeros((*indices.shape[1:], tables.shape[-1])), (tables, indices))[0]
     return sum(table[index] for table, index in zip(tables, indices, strict=True))
 
 

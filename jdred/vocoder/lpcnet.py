@@ -42,6 +42,13 @@ class TreeOutput(nnx.Module):
         units = jnp.tanh(self.units(h)).reshape(h.shape[:-1] + (2, sampling.NUM_INDICES))
         return (units * self.factors[...]).sum(axis=-2)
 
+    def at(self, h: Float[Array, "... n_in"], nodes: Int[Array, "... chosen"]) -> Float[Array, "... chosen"]:
+        """The logits of some nodes."""
+        both = jnp.concatenate([nodes, nodes + sampling.NUM_INDICES], axis=-1)
+        units = jnp.tanh((self.units.kernel[...].T[both] * h[..., None, :]).sum(axis=-1) + self.units.bias[...][both])
+        weighed = units * self.factors[...].reshape(-1)[both]
+        return weighed.reshape(*nodes.shape[:-1], 2, -1).sum(axis=-2)
+
 
 def _embedding_init(key: Array, width: int) -> Float[Array, "256 width"]:
     """Noise on a ramp, so that near indices begin alike."""
@@ -157,6 +164,17 @@ class VoiceState(NamedTuple):
     """The last sample spoken, int16 units."""
 
 
+class Told(NamedTuple):
+    """What a row tells each of its samples."""
+
+    taps: Float[Array, "... 16"]
+    """Of the linear prediction, the one of the newest sample last."""
+    gates_a: Float[Array, "... gates_a"]
+    gates_b: Float[Array, "... gates_b"]
+    lag: Int[Array, "..."]
+    """See ``bunch.lag``."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LPCNetVoice:
@@ -203,17 +221,23 @@ class LPCNetVoice:
         self, features: Float[Array, "rows ... 20"], pcm: Float[Array, "... known"], uniforms: Float[Array, "... 160 8"]
     ) -> tuple[VoiceState, Float[Array, "... 80"]]:
         """Hear the samples that are known, say the others of the last row. Works on any number of rows."""
+        state, condition = self.remember(features, pcm)
+        return self._say(state, features[-1], condition[-1], uniforms[..., FRAME_SAMPLES // 2 :, :])
+
+    def remember(
+        self, features: Float[Array, "rows ... 20"], pcm: Float[Array, "... known"]
+    ) -> tuple[VoiceState, Float[Array, "rows ... condition"]]:
+        """The state after the samples that are known, and the conditioning of all rows."""
         frames = batch_state(self.frame.init_state(), pcm.shape[:-1])
         frame, condition = self.frame.scan(frames, features)
         signal, emphasis = preemphasize(INT16_SCALE * pcm)
-        indices, excitation = self._indices(linear_prediction(self, features, condition), features, signal)
+        indices, excitation = self.observe(linear_prediction(self, features, condition), features, signal)
         h_a, h_b = hear(self, self.tables, condition, indices)
         late = jnp.moveaxis(indices[:, indices.shape[1] - self.tables.bunch + 1 :], 1, 0)
         late = jnp.moveaxis(late.reshape(-1, *late.shape[2:]), 0, -1)
-        state = VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, late, emphasis)
-        return self._say(state, features[-1], condition[-1], uniforms[..., FRAME_SAMPLES // 2 :, :])
+        return VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, late, emphasis), condition
 
-    def _indices(
+    def observe(
         self, a: Float[Array, "rows ... 16"], features: Float[Array, "rows ... 20"], signal: Float[Array, "... known"]
     ) -> tuple[Int[Array, "read known ..."], Int[Array, "... memory"]]:
         """What the networks read of a known signal, pre-emphasised and from silence, and its last excitations."""
@@ -234,41 +258,44 @@ class LPCNetVoice:
         self, state: VoiceState, features: Array, condition: Array, uniforms: Float[Array, "... samples 8"]
     ) -> tuple[VoiceState, Float[Array, "... samples"]]:
         """The next samples of a row, a number of bunches."""
-        taps = -linear_prediction(self, features, condition)[..., ::-1]
-        gates = self.gru_a.project(condition), self.condition_b(condition)
-        first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
-        thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
-        thresholds = jnp.moveaxis(thresholds, -2, 0).reshape(-1, self.tables.bunch, *condition.shape[:-1], 8)
-        last, said = jax.lax.scan(partial(self._say_bunch, taps, gates, lag(features)), first, thresholds)
-        said = jnp.moveaxis(said.reshape(-1, *condition.shape[:-1]), 0, -1)
+        state, said = self.speak(state, self.told(features, condition), uniforms)
         pcm, emphasis = deemphasize(said, state.emphasis)
-        *carry, read = last
-        return VoiceState(state.frame, *carry, jnp.moveaxis(read, 0, -1), emphasis), jnp.clip(pcm / INT16_SCALE, -1, 1)
+        return state._replace(emphasis=emphasis), jnp.clip(pcm / INT16_SCALE, -1, 1)
 
-    def _say_bunch(
-        self,
-        taps: Array,
-        gates: tuple[Array, Array],
-        lags: Int[Array, "..."],
-        carry: tuple,
-        thresholds: Float[Array, "bunch ... 8"],
-    ):
+    def told(self, features: Float[Array, "... 20"], condition: Float[Array, "... condition"]) -> Told:
+        """What rows tell each of their samples."""
+        taps = -linear_prediction(self, features, condition)[..., ::-1]
+        return Told(taps, self.gru_a.project(condition), self.condition_b(condition), lag(features))
+
+    def speak(
+        self, state: VoiceState, told: Told, uniforms: Float[Array, "... samples 8"]
+    ) -> tuple[VoiceState, Float[Array, "... samples"]]:
+        """The next samples of a row, pre-emphasised, int16 units; ``emphasis`` stays what it was."""
+        thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
+        thresholds = jnp.moveaxis(thresholds, -2, 0)
+        thresholds = thresholds.reshape(-1, self.tables.bunch, *thresholds.shape[1:])
+        first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
+        (*carry, read), said = jax.lax.scan(partial(self._say_bunch, told), first, thresholds)
+        said = jnp.moveaxis(said.reshape(-1, *said.shape[2:]), 0, -1)
+        return VoiceState(state.frame, *carry, jnp.moveaxis(read, 0, -1), state.emphasis), said
+
+    def _say_bunch(self, told: Told, carry: tuple, thresholds: Float[Array, "bunch ... 8"]):
         """One step of GRU A, and for each sample of its bunch one of GRU B."""
         h_a, h_b, signal, before, read = carry
         said, drawn = [], []
         for place, threshold in enumerate(thresholds):
-            prediction = (taps * signal).sum(axis=-1)
+            prediction = (told.taps * signal).sum(axis=-1)
             excitation = drawn[-1] if drawn else before[..., -1]
             known = [mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation]
             if self.tables.long_term:  # a bunch is shorter than any lag
-                then = self._memory + place - lags
+                then = self._memory + place - told.lag
                 known.append(jnp.take_along_axis(before, then[..., None], axis=-1)[..., 0])
             known = jnp.stack(known)
             # Without a barrier the indices would be computed again for every gate.
             known, read = jax.lax.optimization_barrier((known, jnp.concatenate([read, known])))
             if place == 0:
-                h_a = self.gru_a.advance(h_a, gates[0] + self.tables.of_bunch(read))
-                from_a, read = gates[1] + self.gru_b.project(h_a), read[:0]
+                h_a = self.gru_a.advance(h_a, told.gates_a + self.tables.of_bunch(read))
+                from_a, read = told.gates_b + self.gru_b.project(h_a), read[:0]
             h_b = self.gru_b.advance(h_b, from_a + self.tables.of_sample(place, known))
             drawn.append(sampling.sample(self.output(h_b), threshold))
             said.append(prediction + mulaw.decode(drawn[-1]))
