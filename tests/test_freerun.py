@@ -1,6 +1,7 @@
 """LPCNet that learns through its own output: slopes, the replay of what was said, and gradients that reach all."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import preemphasize
 from jdred.streaming import batch_state
 from jdred.training import freerun, slopes
+from jdred.training.adversarial import Adversaries
 from jdred.training.corpus import Prepared
 from jdred.training.fargan import FORCED_SAMPLES, MEMORY_SAMPLES
 from jdred.training.fargan import speak as fargan_speaks
+from jdred.training.finish import FinishSettings, objective
 from jdred.training.freerun import FIRST_ROW, KNOWN_SAMPLES, FreeRunSettings, FreeRunTask
 from jdred.training.run import restore_task, train
 from jdred.vocoder import VocoderInput, sampling
@@ -25,10 +28,11 @@ from jdred.vocoder.bunch import look_up
 from jdred.vocoder.fargan import FARGAN, SUBFRAME_SAMPLES, SUBFRAMES
 from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, fold
 
-ROWS = 2
+ROWS = 3
 SMALL = LPCNetConfig(gru_a=16, gru_b=8, condition=8, embedding=4, pitch_embedding=4, bunch=4, long_term=True)
 PLAIN = LPCNetConfig(gru_a=16, gru_b=8, condition=8, embedding=4, pitch_embedding=4)
 QUIET_FLOOR = 0.1
+JUDGE = partial(freerun.resemblance, QUIET_FLOOR)
 
 
 # Slopes
@@ -132,8 +136,12 @@ def test_it_speaks_as_in_a_call_and_the_replay_says_the_same(config, batch):
     prime, step = jax.jit(LPCNetVoice.prime), jax.jit(LPCNetVoice.step)
     pcm = batch["pcm"][:, FIRST_ROW * FRAME_SAMPLES :][:, :KNOWN_SAMPLES] / INT16_SCALE
     state, first = prime(voice, features[:3], pcm, padded[:, :FRAME_SAMPLES])
-    _, second = step(voice, state, VocoderInput(features[3], padded[:, FRAME_SAMPLES:]))
-    heard = jnp.concatenate([first, second], axis=-1)
+    heard = [first]
+    for k in range(1, ROWS):
+        uniform = padded[:, FRAME_SAMPLES * k :][:, :FRAME_SAMPLES]
+        state, said = step(voice, state, VocoderInput(features[2 + k], uniform))
+        heard.append(said)
+    heard = jnp.concatenate(heard, axis=-1)
     emphasised = preemphasize(heard, pcm[:, -1])[0]
     assert np.abs(heard).max() < 1
     np.testing.assert_allclose(jnp.moveaxis(spoken.said, 0, 1).reshape(2, -1), emphasised, atol=1e-4)
@@ -147,11 +155,29 @@ def test_the_teacher_would_have_said_what_it_says(teacher, batch):
     _, own = jax.jit(fargan_speaks)(teacher, batch)
     free = own[:, MEMORY_SAMPLES + FORCED_SAMPLES :]
     said = jnp.moveaxis(free.reshape(2, -1, SUBFRAME_SAMPLES), 1, 0)
-    better, gain = jax.jit(freerun.corrected)(teacher, batch, said)
-    np.testing.assert_allclose(better, said, atol=1e-5)
-    assert gain.shape == (len(said), 2, 1)
-    other, _ = jax.jit(freerun.corrected)(teacher, batch, said + 0.1)
-    assert np.abs(other - better)[1:].max() > 1e-3
+    aim = jax.jit(freerun.corrected)(teacher, batch, said)
+    np.testing.assert_allclose(aim.better, said, atol=1e-5)
+    assert aim.gain.shape == (len(said), 2, 1)
+    other = jax.jit(freerun.corrected)(teacher, batch, said + 0.1)
+    assert np.abs(other.better - aim.better)[1:].max() > 1e-3
+    # The truth is that of the samples that are said.
+    begin = (FIRST_ROW * FRAME_SAMPLES) + KNOWN_SAMPLES
+    pcm = batch["pcm"][:, begin - 1 :][:, : aim.truth.shape[1] + 1] / INT16_SCALE
+    np.testing.assert_allclose(aim.truth, preemphasize(pcm)[0][:, 1:], atol=1e-5)
+    assert aim.truth.size == said.size
+
+
+def test_too_little_of_a_band_is_too_much_error(rng):
+    noise = jnp.asarray(0.01 * rng.normal(size=(2, 1600)), jnp.float32)
+    said = jnp.moveaxis(noise.reshape(2, -1, SUBFRAME_SAMPLES), 1, 0)
+    aim = freerun.Aim(said, jnp.ones((40, 2, 1)), noise)
+    loss, same = freerun.resemblance(QUIET_FLOOR, aim, said)
+    assert loss == 0
+    assert all(value == 0 for value in same.values())
+    _, softer = freerun.resemblance(QUIET_FLOOR, aim, said / 2)
+    assert softer["bands"] == pytest.approx(2 * np.log10(2), rel=0.05)
+    _, soft = freerun.resemblance(QUIET_FLOOR, jax.tree.map(lambda x: 1e-5 * x, aim), said / 2e5)
+    assert soft["bands"] < 0.01
 
 
 def test_the_gradient_is_that_of_the_replay(teacher, batch, monkeypatch):
@@ -166,15 +192,13 @@ def test_the_gradient_is_that_of_the_replay(teacher, batch, monkeypatch):
         spoken = jax.lax.stop_gradient(spoken_by(model, batch, speak_key))
         _, condition = voice.frame.scan(batch_state(voice.frame.init_state(), (2,)), features)
         spoken = spoken._replace(told=freerun.by_bunch(voice, voice.told(features, condition)))
-        better, gain = freerun.corrected(teacher, batch, spoken.said)
+        aim = freerun.corrected(teacher, batch, spoken.said)
         within = jax.random.uniform(replay_key, spoken.drawn.shape)
         said, _ = freerun.replay(voice, spoken, within, freerun.nothing(voice, spoken))
-        return sum(freerun.errors(better, said, gain, QUIET_FLOOR).values())
+        return JUDGE(aim, said)[0]
 
     expected, by_replay = jax.jit(jax.value_and_grad(plain))(model)
-    (loss, _), gradient = jax.jit(
-        jax.value_and_grad(lambda m: freerun.correction(m, teacher, batch, key, QUIET_FLOOR), has_aux=True)
-    )(model)
+    loss, gradient = jax.jit(jax.value_and_grad(lambda m: freerun.correct(m, teacher, batch, key, JUDGE)[0]))(model)
     assert loss == pytest.approx(float(expected), rel=1e-4)
     own, by_replay = weights.flatten(gradient), weights.flatten(by_replay)
     for name, array in own.items():
@@ -189,15 +213,11 @@ def test_steps_against_the_gradient_bring_it_nearer(teacher, batch):
     keys = jax.random.split(jax.random.key(1), 16)
 
     @jax.jit
-    def mean(model):
-        losses = [freerun.correction(model, teacher, batch, key, QUIET_FLOOR)[0] for key in keys[:4]]
-        return sum(losses) / len(losses)
-
-    @jax.jit
     def judged(model):
-        return jax.lax.map(lambda key: freerun.correction(model, teacher, batch, key, QUIET_FLOOR)[0], keys).mean()
+        loss = lambda key: freerun.correct(model, teacher, batch, key, JUDGE)[0]  # noqa: E731
+        return jax.lax.map(loss, keys).mean()
 
-    before, gradient_of = judged(model), jax.jit(jax.grad(mean))
+    before, gradient_of = judged(model), jax.jit(jax.grad(judged))
     for _ in range(5):
         gradient = gradient_of(model)
         rate = 0.3 / jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
@@ -220,13 +240,42 @@ def test_the_task_goes_on_from_trained_weights(teacher, tmp_path):
         data=tmp_path, out=tmp_path / "run", start_from=str(start), fit=FitConfig(total_steps=1, validate_every=1)
     )
     figures = train("freerun", config, settings)
-    assert sorted(figures) == ["loss", "samples", "spectral"]
+    assert sorted(figures) == ["bands", "loss", "samples", "spectral"]
     arrays, stored = weights.read(tmp_path / "run" / "best.npz")
     assert (stored["kind"], stored["task"], stored["start_from"]) == ("lpcnet", "freerun", str(start))
-    assert stored["model"] == asdict(SMALL)
     before = weights.read(start)[0]
     assert all(np.abs(arrays[name] - before[name]).max() > 0 for name in arrays)
     task = restore_task(stored, tmp_path)
     assert isinstance(task, FreeRunTask)
     assert task.settings.model == SMALL
     assert isinstance(task.train, Prepared)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(ValueError, match="at least 3 rows, found 2"):
+        FreeRunSettings(rows=2)
+    with pytest.raises(ValueError, match="at least 7 rows, found 6"):
+        FinishSettings(rows=6)
+
+
+def test_against_discriminators_each_side_learns_its_own(teacher):
+    batch = pulses(7 + FARGAN.lookahead_rows)
+    settings = FinishSettings(model=SMALL, discriminator_width=4)
+    sides = jax.jit(lambda: Adversaries(loud(SMALL), 4, rngs=nnx.Rngs(0)))()
+
+    @jax.jit
+    def gradient(settings_weight):
+        def loss(sides):
+            weights_of = replace(settings, resemblance=settings_weight)
+            return objective(weights_of, sides, teacher, batch, jax.random.key(0))
+
+        return jax.value_and_grad(loss, has_aux=True)(sides)
+
+    (_, figures), both = gradient(5.0)
+    assert sorted(figures) == ["adversarial", "bands", "discriminator", "matching", "samples", "spectral"]
+    (_, _), other = gradient(50.0)
+    for name, array in weights.flatten(both).items():
+        assert np.abs(array).max() > 0, name
+    # Discriminators do not ask how far it strays from the teacher; the vocoder does.
+    jax.tree.map(np.testing.assert_array_equal, both.discriminators, other.discriminators)
+    assert np.abs(other.vocoder.gru_a.recurrent[...] - both.vocoder.gru_a.recurrent[...]).max() > 1e-6

@@ -6,8 +6,10 @@ layers (feature matching, Larsen et al. 2016), and not to stray from the true sp
 Patches are matrix products, which a CPU is quick at; convolutions over whole spectra cost it many times as much.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,6 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jdred.config import FARGANConfig
 from jdred.layers import Dense
 from jdred.training.fargan import TRUE_SAMPLES, FARGANTask, SpeakingSettings, roots, speak, spectral_error
 from jdred.training.optimizers import clipped
@@ -75,8 +76,8 @@ def patches(spectrum: Float[Array, "batch frames bins"]) -> Float[Array, "batch 
 class Adversaries(nnx.Module):
     """The parameters of the task: a vocoder and its discriminators."""
 
-    def __init__(self, model: FARGANConfig, width: int, *, rngs: nnx.Rngs):
-        self.vocoder = FARGAN(model, rngs=rngs)
+    def __init__(self, vocoder: nnx.Module, width: int, *, rngs: nnx.Rngs):
+        self.vocoder = vocoder
         self.discriminators = nnx.List([Discriminator(window, width, rngs=rngs) for window in WINDOWS])
 
 
@@ -117,6 +118,29 @@ def objective(settings: AdversarialSettings, sides: Adversaries, batch: dict[str
     return vocoder + discriminator, {"spectral": spectral, **heard._asdict()}
 
 
+def optimizer_of_sides(
+    settings: Any, step: Callable[..., optax.GradientTransformation], total_steps: int
+) -> optax.GradientTransformation:
+    """Discriminators have a rate of their own, and ``discriminator_warmup`` steps before the vocoder's first one.
+
+    Args:
+      settings: those of the task, with the fields of ``AdversarialSettings`` that say so.
+      step: ``optimizers.clipped`` for the vocoder, but for the rate and the momenta.
+    """
+    alone = settings.discriminator_warmup
+    spoken = steady(settings.learning_rate, settings.warmup_steps, settings.decay, max(1, total_steps - alone))
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.where(step < alone, 0.0, spoken(step - alone))
+
+    momenta = {"b1": 0.8, "b2": 0.99}
+    sides = {
+        "vocoder": step(rate, **momenta),
+        "discriminators": clipped(settings.discriminator_rate, clip=1.0, muon=settings.muon, **momenta),
+    }
+    return optax.partition(sides, lambda arrays: {name: name.split("/")[0] for name in arrays})
+
+
 @dataclass(frozen=True)
 class AdversarialTask(FARGANTask):
     """``jdred.training.Task`` of a FARGAN and its discriminators; made to start from trained weights."""
@@ -126,22 +150,13 @@ class AdversarialTask(FARGANTask):
     part: str = "vocoder"
 
     def init(self, seed: int) -> Adversaries:
-        return Adversaries(self.settings.model, self.settings.discriminator_width, rngs=nnx.Rngs(seed))
+        rngs = nnx.Rngs(seed)
+        return Adversaries(FARGAN(self.settings.model, rngs=rngs), self.settings.discriminator_width, rngs=rngs)
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         settings = self.settings
-        alone = settings.discriminator_warmup
-        spoken = steady(settings.learning_rate, settings.warmup_steps, settings.decay, max(1, total_steps - alone))
-
-        def rate(step: Int[Array, ""]) -> Float[Array, ""]:
-            return jnp.where(step < alone, 0.0, spoken(step - alone))
-
-        momenta = {"clip": 1.0, "b1": 0.8, "b2": 0.99}
-        sides = {
-            "vocoder": clipped(rate, muon=settings.muon, weight_decay=settings.weight_decay, **momenta),
-            "discriminators": clipped(settings.discriminator_rate, muon=settings.muon, **momenta),
-        }
-        return optax.partition(sides, lambda arrays: {name: name.split("/")[0] for name in arrays})
+        step = partial(clipped, clip=1.0, muon=settings.muon, weight_decay=settings.weight_decay)
+        return optimizer_of_sides(settings, step, total_steps)
 
     def loss(self, parameters: Adversaries, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
         return objective(self.settings, parameters, batch)

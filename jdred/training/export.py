@@ -37,7 +37,7 @@ LICENCES = {
     MUSIC_PACKAGE: "CC-BY-SA 3.0",
 }
 """Of the packages that training takes speech and background from."""
-SCRIPTS = {"joint": "joint"}
+SCRIPTS = {"joint": "joint", "finish": "train_freerun"}
 """Of the tasks whose script in ``experiments`` is not called ``train_<task>.py``."""
 TITLES = {
     "rdovae": "RDO-VAE: features to latents and back, pruned, with its coding tables",

@@ -12,8 +12,9 @@ each state and each choice should have been. At last the weights are asked for t
 in the replay, their gradients would cost it most of its time.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +25,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jdred.config import FRAME_SAMPLES, LPCNetConfig
-from jdred.dsp import INT16_SCALE, mulaw
-from jdred.dsp.filters import preemphasize
+from jdred.dsp import INT16_SCALE, bands, mulaw
+from jdred.dsp.filters import overlap, preemphasize
 from jdred.streaming import batch_state
 from jdred.training import Task, slopes
 from jdred.training.corpus import Prepared
@@ -46,6 +47,9 @@ EXCITATION = 2
 """Which of the indices known before a sample is that of the last excitation."""
 QUIET = 3e-4
 """10 in int16 units: an excitation near zero comes in steps of 6."""
+BANDS = 0.5
+QUIET_BAND = 1.0
+"""The band energy that such noise has about."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class FreeRunSettings:
     """See ``SpeakingSettings``."""
     validation_batches: int = 8
 
+    def __post_init__(self):
+        """Raises ``ValueError`` where too little is said for its bands to be measured."""
+        if self.rows < 3:
+            raise ValueError(f"expected at least 3 rows, found {self.rows}")
+
 
 class Spoken(NamedTuple):
     """What was said freely, and how it came to be; steps are sub-frames of 40 samples."""
@@ -82,6 +91,21 @@ class Spoken(NamedTuple):
     """The excitations."""
 
 
+class Aim(NamedTuple):
+    """What was to be said."""
+
+    better: Float[Array, "steps batch 40"]
+    """By the teacher, after what was said before each step."""
+    gain: Float[Array, "steps batch 1"]
+    """The teacher's."""
+    truth: Float[Array, "batch samples"]
+    """The speech."""
+
+
+Judge = Callable[[Aim, Float[Array, "steps batch 40"]], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+"""Of what was to be said and what was said: the loss and figures."""
+
+
 class Moves(NamedTuple):
     """What depends on the weights at once, bunches first: as it was, as it could be, or a gradient."""
 
@@ -91,29 +115,32 @@ class Moves(NamedTuple):
     """On the path to the excitation that was drawn."""
 
 
-def correction(model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Array, ""], quiet_floor: float):
-    """Errors of free speech behind the teacher's: their sum, and each as a figure; see ``errors``.
+def correct(model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Array, ""], judge: Judge):
+    """Let a model speak freely and be judged.
 
-    Made for ``jax.value_and_grad``: value and gradient are right, higher derivatives are not.
+    Made for ``jax.value_and_grad``: value and gradient in the model are right, higher derivatives are not.
+
+    Returns:
+      the loss, the figures of the judge, what was to be said and what was said; the last two have no gradient.
     """
     voice, (speak_key, replay_key) = fold(model), jax.random.split(key)
     features = jnp.swapaxes(batch["features"], 0, 1)[FIRST_ROW : -FARGAN.lookahead_rows]
     _, condition = voice.frame.scan(batch_state(voice.frame.init_state(), features.shape[1:2]), features)
     fixed, heard = jax.lax.stop_gradient((voice, condition))
     spoken = speak(fixed, features, heard, known(batch), speak_key)
-    better, gain = corrected(teacher, batch, spoken.said)
+    aim = corrected(teacher, batch, spoken.said)
     within = jax.random.uniform(replay_key, spoken.drawn.shape)
 
-    def judge(extra: Moves):
+    def judged(extra: Moves):
         said, moves = replay(fixed, spoken, within, extra)
-        figures = errors(better, said, gain, quiet_floor)
-        return sum(figures.values()), (figures, moves)
+        loss, figures = judge(aim, said)
+        return loss, (figures, moves)
 
-    (loss, (figures, moves)), gradient = jax.value_and_grad(judge, has_aux=True)(nothing(fixed, spoken))
+    (loss, (figures, moves)), gradient = jax.value_and_grad(judged, has_aux=True)(nothing(fixed, spoken))
     depend = again(voice, spoken._replace(told=by_bunch(voice, voice.told(features, condition))), moves)
     count = features.shape[1]
     pull = sum(jnp.vdot(slopes.bounded(g, count), move) for g, move in zip(gradient, depend, strict=True))
-    return loss + pull - jax.lax.stop_gradient(pull), figures
+    return loss + pull - jax.lax.stop_gradient(pull), figures, aim, spoken.said
 
 
 def known(batch: dict[str, Array]) -> Float[Array, "batch 400"]:
@@ -149,15 +176,14 @@ def by_bunch(voice: LPCNetVoice, told: Told) -> Told:
     return jax.tree.map(lambda x: jnp.repeat(x, FRAME_SAMPLES // bunch, axis=0)[KNOWN_SAMPLES // bunch :], told)
 
 
-def corrected(
-    teacher: FARGAN, batch: dict[str, Array], said: Float[Array, "steps batch 40"]
-) -> tuple[Float[Array, "steps batch 40"], Float[Array, "steps batch 1"]]:
-    """What the teacher would say in place of each step, all steps before being said, and its gains."""
+def corrected(teacher: FARGAN, batch: dict[str, Array], said: Float[Array, "steps batch 40"]) -> Aim:
+    """What the teacher would say in place of each step, all steps before being said."""
     truth, state, condition, periods = beginning(teacher, batch)
     heard = jnp.concatenate([truth[:, :FORCED_SAMPLES], strung(said)], axis=-1)
     xs = by_subframe(condition, periods, heard)
     _, better = jax.lax.scan(teacher.subframe.step, state, xs)
-    return better[FORCED_SUBFRAMES:], jnp.exp(teacher.subframe.gain(xs.condition[FORCED_SUBFRAMES:]))
+    gain = jnp.exp(teacher.subframe.gain(xs.condition[FORCED_SUBFRAMES:]))
+    return Aim(better[FORCED_SUBFRAMES:], gain, truth[:, FORCED_SAMPLES:])
 
 
 def nothing(voice: LPCNetVoice, spoken: Spoken) -> Moves:
@@ -231,15 +257,26 @@ def again(voice: LPCNetVoice, spoken: Spoken, moves: Moves) -> Moves:
     return Moves(h_a, voice.gru_b.advance(before_b, gates), logits)
 
 
-def errors(
-    better: Float[Array, "steps batch 40"],
-    said: Float[Array, "steps batch 40"],
-    gain: Float[Array, "steps batch 1"],
-    quiet_floor: float,
-) -> dict[str, Float[Array, ""]]:
-    """``student.errors`` for a voice that cannot be as soft as it would: what lies below ``QUIET`` hardly counts."""
-    samples = jnp.mean(jnp.abs(said - better) / (gain + 10 * QUIET))
-    return {"samples": samples, "spectral": spectral_error(strung(better), strung(said), quiet_floor, QUIET)}
+def resemblance(
+    quiet_floor: float, aim: Aim, said: Float[Array, "steps batch 40"]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of what was said, and its parts.
+
+    ``samples`` and ``spectral`` as in ``student.errors``, but for a voice that cannot be as soft as it would: what lies
+    below ``QUIET`` hardly counts. ``bands``: of log10 band energies, against speech; it keeps the voice from saying too
+    little where it does not know better.
+    """
+    samples = jnp.mean(jnp.abs(said - aim.better) / (aim.gain + 10 * QUIET))
+    said = strung(said)
+    spectral = spectral_error(strung(aim.better), said, quiet_floor, QUIET)
+    loudness = jnp.mean(jnp.abs(log_bands(aim.truth) - log_bands(said)))
+    return samples + spectral + BANDS * loudness, {"samples": samples, "spectral": spectral, "bands": loudness}
+
+
+def log_bands(signal: Float[Array, "batch samples"]) -> Float[Array, "batch windows 18"]:
+    """log10 of band energies, int16 units, of 20 ms every 5 ms."""
+    windows = overlap(INT16_SCALE * signal.reshape(len(signal), -1, FRAME_SAMPLES // 2), 4)
+    return jnp.log10(bands.band_energies(bands.power(bands.spectrum(windows))) + QUIET_BAND)
 
 
 @dataclass(frozen=True)
@@ -271,7 +308,8 @@ class FreeRunTask(Task):
         return self._draw(self.train, rng)
 
     def loss(self, parameters: LPCNet, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
-        return correction(parameters, self.teacher, batch, key, self.settings.quiet_floor)
+        judge = partial(resemblance, self.settings.quiet_floor)
+        return correct(parameters, self.teacher, batch, key, judge)[:2]
 
     def validate(self, parameters: LPCNet) -> dict[str, float]:
         """The errors behind the teacher."""
@@ -279,7 +317,7 @@ class FreeRunTask(Task):
         figures = []
         for number in range(self.settings.validation_batches):
             batch, drawn = self._draw(self.validation, rng), jax.random.fold_in(key, number)
-            loss, parts = _compiled_correction(parameters, self.teacher, batch, drawn, self.settings.quiet_floor)
+            loss, parts = _heard(self.settings.quiet_floor, parameters, self.teacher, batch, drawn)
             figures.append({"loss": loss, **parts})
         return jax.tree.map(lambda *values: float(np.mean(values)), *figures)
 
@@ -289,4 +327,6 @@ class FreeRunTask(Task):
         return {"features": crops["features"], "pcm": crops["pcm"]}
 
 
-_compiled_correction = jax.jit(correction, static_argnums=4)
+@partial(jax.jit, static_argnums=0)
+def _heard(quiet_floor: float, model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Array, ""]):
+    return correct(model, teacher, batch, key, partial(resemblance, quiet_floor))[:2]

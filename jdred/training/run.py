@@ -17,11 +17,13 @@ from jdred.training import Task, checkpoint, loop
 from jdred.training.corpus import Prepared
 
 KINDS = get_args(ModelKind)
-"""All have further tasks: RDO-VAE ``joint``, LPCNet ``freerun``, FARGAN ``student`` and ``adversarial``, predictor
-``gap``."""
+"""Each has further tasks, in its line of ``_TASKS``."""
 _TASKS = {
-    "rdovae": "RDOVAE", "joint": "Joint", "lpcnet": "LPCNet", "freerun": "FreeRun", "fargan": "FARGAN",
-    "student": "Student", "adversarial": "Adversarial", "plc": "PLC", "gap": "Gap", "lossgen": "Loss",
+    "rdovae": "RDOVAE", "joint": "Joint",
+    "lpcnet": "LPCNet", "freerun": "FreeRun", "finish": "Finish",
+    "fargan": "FARGAN", "student": "Student", "adversarial": "Adversarial",
+    "plc": "PLC", "gap": "Gap",
+    "lossgen": "Loss",
 }  # fmt: skip
 """What the classes in the module of a task begin with: ``<name>Task``, ``<name>Settings``."""
 
