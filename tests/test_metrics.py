@@ -105,6 +105,9 @@ def test_plcmos_is_a_mean_opinion(clip):
     for start in range(8000, 60000, 4000):
         gap[start : start + 960] = 0
     assert metrics.plcmos(gap) < score - 0.5
+    # What is far below a bit of 16 is not heard.
+    trace = gap + 1e-7 * np.random.default_rng(0).normal(size=gap.size)
+    assert metrics.plcmos(trace) == metrics.plcmos(np.round(32768 * gap) / 32768)
 
 
 def test_word_edits():

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pystoi import stoi as _pystoi
 
 from jdred.config import SAMPLE_RATE_HZ
+from jdred.dsp import INT16_SCALE
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,16 @@ def pesq_wb(reference: _Clip, degraded: _Clip) -> float | None:
 
 
 def plcmos(degraded: _Clip) -> float | None:
-    """PLCMOS v2, 1 .. 5, of the degraded clip alone (L. Diener et al., 2023); seeded, as it draws its raters."""
+    """PLCMOS v2, 1 .. 5, of the degraded clip alone (L. Diener et al., 2023); seeded, as it draws its raters.
+
+    It hears 16-bit PCM, as it would be played: what is far below a bit is no silence to it, and cost up to 0.6.
+    """
     _check(degraded)
     if (speechmos := _optional("speechmos.plcmos")) is None:
         return None
     np.random.seed(0)  # noqa: NPY002 - the package draws from numpy's global generator
-    return float(speechmos.run(np.clip(degraded, -1, 1), sr=SAMPLE_RATE_HZ)["plcmos"])
+    played = np.clip(np.round(INT16_SCALE * degraded), -INT16_SCALE, INT16_SCALE - 1) / INT16_SCALE
+    return float(speechmos.run(played, sr=SAMPLE_RATE_HZ)["plcmos"])
 
 
 def lsd_4_7k5_db(reference: _Clip, degraded: _Clip) -> float:

@@ -47,7 +47,7 @@ EXCITATION = 2
 """Which of the indices known before a sample is that of the last excitation."""
 QUIET = 3e-4
 """10 in int16 units: an excitation near zero comes in steps of 6."""
-BANDS = 0.5
+BANDS = 1.0
 QUIET_BAND = 1.0
 """The band energy that such noise has about."""
 
