@@ -15,6 +15,7 @@ from jdred import streaming
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, PREEMPHASIS, LPCNetConfig, TrainConfig
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.lpc import lpc_from_cepstrum
+from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, gru_gates, gru_recurrence
 from jdred.training.lpcnet import (
     TABLES,
@@ -31,7 +32,7 @@ from jdred.training.lpcnet import (
 from jdred.training.run import train
 from jdred.vocoder import VocoderInput, sampling
 from jdred.vocoder.frame_network import CONTEXT_ROWS, FrameNetwork
-from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, fold
+from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, comb, fold
 
 KNOWN = LPCNetVoice.prime_rows * FRAME_SAMPLES + FRAME_SAMPLES // 2
 SMALL = LPCNetConfig(gru_a=24, gru_b=8, condition=16, embedding=8, pitch_embedding=4)
@@ -51,7 +52,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def voice(model):
-    return fold(model)
+    return fold(model, post_filter=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def calm(model):
     """A voice whose excitations stay within 16 indices of zero, so that what it says is never clipped."""
     calm = jax.tree.map(lambda a: a, model)
     keep_within_16_indices(calm)
-    return fold(calm)
+    return fold(calm, post_filter=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,33 @@ def test_uniforms_of_one_half_take_the_likelier_branch(rng):
         drawn = int(sampling.sample(logits, sampling.thresholds(jnp.full(8, 0.5), temperature=temperature)))
         nodes, bits = sampling.path(jnp.asarray(drawn))
         assert ((logits[nodes] > 0) == (bits == 1)).all()
+
+
+# The post-filter
+
+
+def test_the_comb_keeps_harmonics_and_softens_what_lies_between(rng):
+    period, rows = 64, 5
+    features = jnp.zeros((rows, 20)).at[:, 18].set(period_feature(period)).at[:, 19].set(0.5)
+    time = np.arange(rows * FRAME_SAMPLES + 256)
+    harmonics = np.cos(2 * np.pi * time / period) + np.cos(2 * np.pi * 5 * time / period)
+    between = np.cos(2 * np.pi * 2.5 * time / period)
+    filtered = jax.jit(jax.vmap(comb, in_axes=(0, 0, 0, None)), static_argnums=3)
+
+    def by_rows(signal):
+        blocks = np.stack([signal[FRAME_SAMPLES * k :][: 256 + FRAME_SAMPLES] for k in range(rows)]).astype(np.float32)
+        return np.asarray(filtered(blocks[:, :256], blocks[:, 256:], features, 0.5)).reshape(-1)
+
+    np.testing.assert_allclose(by_rows(harmonics), harmonics[256:], atol=1e-4)
+    np.testing.assert_allclose(by_rows(between), between[256:] / 3, atol=1e-4)  # (1 - .5) / (1 + .5)
+    unvoiced = comb(jnp.zeros(256), jnp.ones(4), features[0].at[19].set(-0.5), 0.5)
+    np.testing.assert_array_equal(unvoiced, jnp.ones(4))
+
+
+def period_feature(period: int) -> float:
+    """The feature of a pitch period."""
+    candidates = jnp.linspace(-2, 4, 6001)
+    return candidates[jnp.argmax(period_from_feature(candidates) == period)] + 1e-3
 
 
 # The recurrence

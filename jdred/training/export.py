@@ -26,6 +26,8 @@ BEST = "best.npz"
 SCRATCH = "From random weights (seed 0), on recorded speech alone; nothing is distilled from another model."
 OTHERS = ("start_from", "teacher", "vocoder")
 """What a run may owe to another model."""
+NO_FIGURES = ("step", "seed", "share", "decibels", "sharpness")
+"""Numbers that a run tells beside its figures of validation."""
 LICENCES = {
     "festvox-ru": "BSD-like",
     "asterisk-core-sounds-fr-g722": "CC-BY-SA 3.0",
@@ -134,11 +136,13 @@ def card(
     task = training.get("task", kind)
     script = f"experiments/{SCRIPTS.get(task, 'train_' + task)}.py"
     count = sum(int(np.size(a)) for key, a in arrays.items() if not key.startswith(TABLES))
-    figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in ("step", "seed", "share")}
+    figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in NO_FIGURES}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
     chosen = "the best in validation" if "loss" in training else "the newest"
     if (share := training.get("share")) is not None:
         chosen = f"those of the run's `{BEST}`, {share:g} parts, with {1 - share:g} parts of what it started from"
+    if (decibels := training.get("decibels")) is not None:
+        chosen += f", then made {decibels:g} dB louder, with {training['sharpness']:g} times their logits"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",

@@ -24,7 +24,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jdred.config import FRAME_SAMPLES, LPCNetConfig
+from jdred.config import FRAME_SAMPLES, LPC_ORDER, LPCNetConfig
 from jdred.dsp import INT16_SCALE, bands, mulaw
 from jdred.dsp.filters import overlap, preemphasize
 from jdred.streaming import batch_state
@@ -235,7 +235,8 @@ def replay(
         moves = Moves(h_a, *map(jnp.stack, zip(*moves, strict=True)))
         return (h_a, h_b, signal, before, read), (jnp.stack(said), moves)
 
-    first = (start.h_a, start.h_b, start.signal, 1.0 * start.excitation, 1.0 * jnp.moveaxis(start.read, -1, 0))
+    last = start.signal[:, -LPC_ORDER:]
+    first = (start.h_a, start.h_b, last, 1.0 * start.excitation, 1.0 * jnp.moveaxis(start.read, -1, 0))
     _, (said, moves) = jax.lax.scan(say_bunch, first, (spoken.told, spoken.drawn, nodes, within, extra))
     said = said.reshape(-1, SUBFRAME_SAMPLES, said.shape[-1])
     return jnp.moveaxis(said, 1, -1) / INT16_SCALE, moves

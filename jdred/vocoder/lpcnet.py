@@ -23,12 +23,16 @@ from jdred.config import FRAME_SAMPLES, LPC_ORDER, MAX_PERIOD, NUM_BANDS, LPCNet
 from jdred.dsp import INT16_SCALE, mulaw
 from jdred.dsp.filters import deemphasize, preemphasize
 from jdred.dsp.lpc import lpc_from_cepstrum, predict_by_frame, step_up, widen
+from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, Dense
 from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
 from jdred.vocoder.bunch import Indices, Tables, gates_by_sample, known_before, lag, one_period_ago, read_by_bunch
 from jdred.vocoder.frame_network import FrameNetwork, FrameState
 from jdred.vocoder.sparse import BlockGRU
+
+POST_FILTER = 0.4
+"""Strength of ``comb``, by PLCMOS and PESQ."""
 
 
 class TreeOutput(nnx.Module):
@@ -154,8 +158,8 @@ class VoiceState(NamedTuple):
     frame: FrameState
     h_a: Float[Array, "... gru_a"]
     h_b: Float[Array, "... gru_b"]
-    signal: Float[Array, "... 16"]
-    """The last samples, pre-emphasised, int16 units, newest last."""
+    signal: Float[Array, "... 256"]
+    """The last samples, pre-emphasised, int16 units, newest last, before the post-filter."""
     excitation: Int[Array, "... memory"]
     """The last excitations as mu-law indices, newest last: 1, or enough for the longest period, 256."""
     read: Int[Array, "... read"]
@@ -195,13 +199,14 @@ class LPCNetVoice:
     lpc_gamma: float = field(default=1.0, metadata={"static": True})
     confinement: float = field(default=sampling.CONFINEMENT, metadata={"static": True})
     temperature: float = field(default=1.0, metadata={"static": True})
+    post_filter: float = field(default=0.0, metadata={"static": True})
 
     def init_state(self) -> VoiceState:
         return VoiceState(
             frame=self.frame.init_state(),
             h_a=self.gru_a.init_state(),
             h_b=self.gru_b.init_state(),
-            signal=jnp.zeros(LPC_ORDER),
+            signal=jnp.zeros(MAX_PERIOD),
             excitation=jnp.full(self._memory, mulaw.ZERO, jnp.int32),  # index 0 would be a loud click
             read=jnp.full(self.tables.known * (self.tables.bunch - 1), mulaw.ZERO, jnp.int32),
             emphasis=jnp.zeros(()),
@@ -235,7 +240,8 @@ class LPCNetVoice:
         h_a, h_b = hear(self, self.tables, condition, indices)
         late = jnp.moveaxis(indices[:, indices.shape[1] - self.tables.bunch + 1 :], 1, 0)
         late = jnp.moveaxis(late.reshape(-1, *late.shape[2:]), 0, -1)
-        return VoiceState(frame, h_a, h_b[-1], signal[..., -LPC_ORDER:], excitation, late, emphasis), condition
+        signal = jnp.concatenate([jnp.zeros((*signal.shape[:-1], MAX_PERIOD)), signal], axis=-1)[..., -MAX_PERIOD:]
+        return VoiceState(frame, h_a, h_b[-1], signal, excitation, late, emphasis), condition
 
     def observe(
         self, a: Float[Array, "rows ... 16"], features: Float[Array, "rows ... 20"], signal: Float[Array, "... known"]
@@ -258,8 +264,9 @@ class LPCNetVoice:
         self, state: VoiceState, features: Array, condition: Array, uniforms: Float[Array, "... samples 8"]
     ) -> tuple[VoiceState, Float[Array, "... samples"]]:
         """The next samples of a row, a number of bunches."""
+        before = state.signal
         state, said = self.speak(state, self.told(features, condition), uniforms)
-        pcm, emphasis = deemphasize(said, state.emphasis)
+        pcm, emphasis = deemphasize(comb(before, said, features, self.post_filter), state.emphasis)
         return state._replace(emphasis=emphasis), jnp.clip(pcm / INT16_SCALE, -1, 1)
 
     def told(self, features: Float[Array, "... 20"], condition: Float[Array, "... condition"]) -> Told:
@@ -274,10 +281,12 @@ class LPCNetVoice:
         thresholds = sampling.thresholds(uniforms, self.confinement, self.temperature)
         thresholds = jnp.moveaxis(thresholds, -2, 0)
         thresholds = thresholds.reshape(-1, self.tables.bunch, *thresholds.shape[1:])
-        first = (state.h_a, state.h_b, state.signal, state.excitation, jnp.moveaxis(state.read, -1, 0))
-        (*carry, read), said = jax.lax.scan(partial(self._say_bunch, told), first, thresholds)
+        last = state.signal[..., -LPC_ORDER:]
+        first = (state.h_a, state.h_b, last, state.excitation, jnp.moveaxis(state.read, -1, 0))
+        (h_a, h_b, _, excitation, read), said = jax.lax.scan(partial(self._say_bunch, told), first, thresholds)
         said = jnp.moveaxis(said.reshape(-1, *said.shape[2:]), 0, -1)
-        return VoiceState(state.frame, *carry, jnp.moveaxis(read, 0, -1), state.emphasis), said
+        signal = jnp.concatenate([state.signal, said], axis=-1)[..., -MAX_PERIOD:]
+        return VoiceState(state.frame, h_a, h_b, signal, excitation, jnp.moveaxis(read, 0, -1), state.emphasis), said
 
     def _say_bunch(self, told: Told, carry: tuple, thresholds: Float[Array, "bunch ... 8"]):
         """One step of GRU A, and for each sample of its bunch one of GRU B."""
@@ -304,8 +313,42 @@ class LPCNetVoice:
         return (h_a, h_b, signal, excitation, read), jnp.stack(said)
 
 
-def fold(model: LPCNet, *, confinement: float = sampling.CONFINEMENT, temperature: float = 1.0) -> LPCNetVoice:
-    """The vocoder of a network: embeddings and their kernels become tables. See ``sampling.thresholds``."""
+def comb(
+    before: Float[Array, "... 256"],
+    said: Float[Array, "... samples"],
+    features: Float[Array, "... 20"],
+    strength: float,
+) -> Float[Array, "... samples"]:
+    """Pitch post-filter: what was said one period ago is added, the more the more voiced a row is.
+
+    Harmonics stay as loud as they are, and the noise between them becomes softer (J.-H. Chen and A. Gersho, "Adaptive
+    Postfiltering for Quality Enhancement of Coded Speech", 1995).
+
+    Args:
+      before: the last samples before these, unfiltered.
+      strength: 0 .. 1; 0 leaves all as it is.
+    """
+    if not strength:
+        return said
+    then = MAX_PERIOD + jnp.arange(said.shape[-1]) - period_from_feature(features[..., NUM_BANDS])[..., None]
+    ago = jnp.take_along_axis(jnp.concatenate([before, said], axis=-1), then, axis=-1)
+    gain = strength * jnp.clip(features[..., NUM_BANDS + 1 :] + 0.5, 0, 1)
+    return (said + gain * ago) / (1 + gain)
+
+
+def fold(
+    model: LPCNet,
+    *,
+    confinement: float = sampling.CONFINEMENT,
+    temperature: float = 1.0,
+    post_filter: float = POST_FILTER,
+) -> LPCNetVoice:
+    """The vocoder of a network: embeddings and their kernels become tables.
+
+    Args:
+      confinement, temperature: see ``sampling.thresholds``.
+      post_filter: strength of ``comb``.
+    """
     return LPCNetVoice(
         frame=model.frame,
         tables=model.tables(),
@@ -317,4 +360,5 @@ def fold(model: LPCNet, *, confinement: float = sampling.CONFINEMENT, temperatur
         lpc_gamma=model.config.lpc_gamma,
         confinement=confinement,
         temperature=temperature,
+        post_filter=post_filter,
     )
