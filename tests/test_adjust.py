@@ -13,6 +13,7 @@ from jdred.config import NUM_BANDS, FARGANConfig, LPCNetConfig
 from jdred.dsp.bands import log_energies_from_cepstrum
 from jdred.models import load_vocoder
 from jdred.training.adjust import adjust
+from jdred.training.export import export
 from jdred.vocoder.lpcnet import LPCNet, fold
 
 SMALL = LPCNetConfig(gru_a=16, gru_b=8, condition=8, embedding=4, pitch_embedding=4, bunch=4, long_term=True)
@@ -23,8 +24,8 @@ DECIBELS = 1.5
 def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "best.npz"
     model = jax.jit(lambda: LPCNet(SMALL, rngs=nnx.Rngs(0)))()
-    weights.write(path, weights.flatten(model), {"kind": "lpcnet", "model": asdict(SMALL), "step": 7}, half=False)
-    (path.parent / "train.csv").write_text("step,seconds_per_step\n7,2.0\n")
+    weights.write(path, weights.flatten(model), {"kind": "lpcnet", "model": asdict(SMALL), "settings": {}, "step": 7}, half=False)
+    (path.parent / "train.csv").write_text("step,seconds_per_step\n7,20.0\n")
     return path, model
 
 
@@ -43,7 +44,9 @@ def test_the_adjusted_hears_louder_features_and_draws_more_sharply(source, rng, 
     np.testing.assert_allclose(voice.output(h), 2 * before.output(h), rtol=1e-5)
     _, config = weights.read(tmp_path / "best.npz")
     assert (config["step"], config["decibels"], config["sharpness"]) == (7, DECIBELS, 2.0)
-    assert (tmp_path / "train.csv").is_file()
+    card = export(tmp_path, "lpcnet", "mine", folder=tmp_path).with_suffix(".md").read_text()
+    assert "7 steps in 0.0 hours" in card
+    assert "those of the run's `best.npz`, made 1.5 dB louder, logits times 2." in card
 
 
 def test_nothing_else_is_adjusted(source, tmp_path):

@@ -142,7 +142,7 @@ def card(
     if (share := training.get("share")) is not None:
         chosen = f"those of the run's `{BEST}`, {share:g} parts, with {1 - share:g} parts of what it started from"
     if (decibels := training.get("decibels")) is not None:
-        chosen += f", then made {decibels:g} dB louder, with {training['sharpness']:g} times their logits"
+        chosen = f"those of the run's `{BEST}`, made {decibels:g} dB louder, logits times {training['sharpness']:g}"
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",

@@ -200,6 +200,7 @@ class LPCNetVoice:
     confinement: float = field(default=sampling.CONFINEMENT, metadata={"static": True})
     temperature: float = field(default=1.0, metadata={"static": True})
     post_filter: float = field(default=0.0, metadata={"static": True})
+    """Strength of ``comb``."""
 
     def init_state(self) -> VoiceState:
         return VoiceState(
