@@ -24,7 +24,8 @@ DECIBELS = 1.5
 def source(tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "best.npz"
     model = jax.jit(lambda: LPCNet(SMALL, rngs=nnx.Rngs(0)))()
-    weights.write(path, weights.flatten(model), {"kind": "lpcnet", "model": asdict(SMALL), "settings": {}, "step": 7}, half=False)
+    config = {"kind": "lpcnet", "model": asdict(SMALL), "settings": {}, "step": 7}
+    weights.write(path, weights.flatten(model), config, half=False)
     (path.parent / "train.csv").write_text("step,seconds_per_step\n7,20.0\n")
     return path, model
 
