@@ -26,7 +26,7 @@ def source(tmp_path_factory):
     model = jax.jit(lambda: LPCNet(SMALL, rngs=nnx.Rngs(0)))()
     config = {"kind": "lpcnet", "model": asdict(SMALL), "settings": {}, "step": 7}
     weights.write(path, weights.flatten(model), config, half=False)
-    (path.parent / "train.csv").write_text("step,seconds_per_step\n7,20.0\n")
+    (path.parent / "train.csv").write_text("step,seconds_per_step\n7,1800.0\n")
     return path, model
 
 
@@ -46,15 +46,22 @@ def test_the_adjusted_hears_louder_features_and_draws_more_sharply(source, rng, 
     _, config = weights.read(tmp_path / "best.npz")
     assert (config["step"], config["decibels"], config["sharpness"]) == (7, DECIBELS, 2.0)
     card = export(tmp_path, "lpcnet", "mine", folder=tmp_path).with_suffix(".md").read_text()
-    assert "7 steps in 0.0 hours" in card
+    assert "7 steps in 3.5 hours" in card
     assert "those of the run's `best.npz`, made 1.5 dB louder, logits times 2." in card
+    # Of shipped weights, and for the second time.
+    adjust(str(tmp_path / "mine.npz"), tmp_path / "again", 0.5, 3.0)
+    arrays, config = weights.read(tmp_path / "again" / "best.npz")
+    assert (config["step"], config["decibels"], config["sharpness"]) == (7, DECIBELS + 0.5, 6.0)
+    np.testing.assert_allclose(arrays["output/factors"], 6 * model.output.factors[...], rtol=1e-3)
 
 
 def test_nothing_else_is_adjusted(source, tmp_path):
     path, _ = source
+    with pytest.raises(ValueError, match="another folder"):
+        adjust(str(path), path.parent, 1.0, 1.0)
     with pytest.raises(ValueError, match="above 0, found 0"):
         adjust(str(path), tmp_path, 0.0, 0.0)
     other = tmp_path / "other.npz"
     weights.write(other, {"a": np.zeros(1)}, {"kind": "fargan", "model": asdict(FARGANConfig())})
     with pytest.raises(weights.CheckpointError, match="expected weights of kind lpcnet, found fargan"):
-        adjust(str(other), tmp_path, 1.0, 1.0)
+        adjust(str(other), tmp_path / "out", 1.0, 1.0)

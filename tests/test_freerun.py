@@ -256,6 +256,9 @@ def test_too_few_rows_are_refused():
         FreeRunSettings(rows=2)
     with pytest.raises(ValueError, match="at least 7 rows, found 6"):
         FinishSettings(rows=6)
+    for settings in (FreeRunSettings, FinishSettings):
+        with pytest.raises(ValueError, match="without a linear prediction of its own"):
+            settings(model=replace(SMALL, end_to_end=True))
 
 
 def test_against_discriminators_each_side_learns_its_own(teacher):
@@ -274,6 +277,9 @@ def test_against_discriminators_each_side_learns_its_own(teacher):
     (_, figures), both = gradient(5.0)
     assert sorted(figures) == ["adversarial", "bands", "discriminator", "matching", "samples", "spectral"]
     (_, _), other = gradient(50.0)
+    # The discriminators alone reach every weight of the vocoder.
+    for name, array in weights.flatten(gradient(0.0)[1].vocoder).items():
+        assert np.abs(array).max() > 0, name
     for name, array in weights.flatten(both).items():
         assert np.abs(array).max() > 0, name
     # Discriminators do not ask how far it strays from the teacher; the vocoder does.

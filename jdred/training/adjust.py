@@ -9,12 +9,16 @@ from jdred import weights
 from jdred.config import NUM_BANDS
 from jdred.training.interpolation import KEPT
 
+LOG = "train.csv"
 KERNEL_SIZE = 3
 """Of the first convolution of ``FrameNetwork``."""
 
 
 def louder(arrays: dict[str, np.ndarray], decibels: float) -> dict[str, np.ndarray]:
-    """The weights that hear all features as so much louder: c_0 raised, in the bias of the first convolution."""
+    """The weights that hear all features as so much louder: c_0 raised, in the bias of the first convolution.
+
+    So it hears the nothing before a stream's first row, too.
+    """
     kernel = arrays["frame/first/kernel"]
     of_level = kernel[:: len(kernel) // KERNEL_SIZE]
     rise = decibels / 10 * NUM_BANDS**0.5
@@ -30,22 +34,27 @@ def adjust(source: str, out: Path, decibels: float, sharpness: float) -> None:
     """Write a run's folder with an LPCNet adjusted.
 
     Args:
-      source: weights, a shipped name or a path; the log of the run that they are of lies beside them, or is not kept.
-      out: gets ``best.npz``, its ``.json`` and that log, ``train.csv``.
+      source: weights, a shipped name or a path; the log of the run that they are of is taken along if it lies beside.
+      out: gets ``best.npz``, its ``.json`` and that log, ``train.csv``; another folder than that of the source.
       decibels: by which it is to be louder.
       sharpness: factor of the logits, above 0.
     Raises:
       CheckpointError: no such weights, or not an LPCNet's.
-      ValueError: another sharpness.
+      ValueError: another sharpness, or the folder of the source.
     """
     if not sharpness > 0:
         raise ValueError(f"expected a sharpness above 0, found {sharpness}")
+    if (beside := Path(source).resolve().parent) == out.resolve():
+        raise ValueError(f"expected another folder than that of the source, found {out}")
     arrays, config = weights.read(source)
     if config.get("kind") != "lpcnet":
         raise weights.CheckpointError(f"{source}: expected weights of kind lpcnet, found {config.get('kind')}")
-    known = {key: config[key] for key in KEPT if key in config}
+    config |= config.get("training", {})  # where shipped weights keep it
+    known = {key: config[key] for key in (*KEPT, "share") if key in config}
+    known["decibels"] = decibels + config.get("decibels", 0.0)
+    known["sharpness"] = sharpness * config.get("sharpness", 1.0)
     out.mkdir(parents=True, exist_ok=True)
-    if (log := Path(source).with_name("train.csv")).is_file():
-        shutil.copy(log, out / "train.csv")
-    adjusted = sharper(louder(arrays, decibels), sharpness)
-    weights.write(out / "best.npz", adjusted, {**known, "decibels": decibels, "sharpness": sharpness}, half=False)
+    (out / LOG).unlink(missing_ok=True)
+    if Path(source).is_file() and (beside / LOG).is_file():
+        shutil.copy(beside / LOG, out / LOG)
+    weights.write(out / "best.npz", sharper(louder(arrays, decibels), sharpness), known, half=False)

@@ -33,7 +33,8 @@ class FinishSettings(FreeRunSettings):
     """... and of feature matching, beside that of being taken for speech."""
 
     def __post_init__(self):
-        """Raises ``ValueError`` where there is no patch of the longest windows in what is said."""
+        """Raises ``ValueError``, also where there is no patch of the longest windows in what is said."""
+        super().__post_init__()
         if self.rows < 7:
             raise ValueError(f"expected at least 7 rows, found {self.rows}")
 

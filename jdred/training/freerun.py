@@ -71,9 +71,11 @@ class FreeRunSettings:
     validation_batches: int = 8
 
     def __post_init__(self):
-        """Raises ``ValueError`` where too little is said for its bands to be measured."""
+        """Raises ``ValueError``: too little is said for its bands to be measured, or a linear prediction of its own."""
         if self.rows < 3:
             raise ValueError(f"expected at least 3 rows, found {self.rows}")
+        if self.model.end_to_end:
+            raise ValueError("expected an LPCNet without a linear prediction of its own: no gradient goes through that")
 
 
 class Spoken(NamedTuple):
@@ -116,9 +118,10 @@ class Moves(NamedTuple):
 
 
 def correct(model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Array, ""], judge: Judge):
-    """Let a model speak freely and be judged.
+    """Let a model speak freely and be judged; it is judged without the post-filter.
 
-    Made for ``jax.value_and_grad``: value and gradient in the model are right, higher derivatives are not.
+    Made for ``jax.value_and_grad``: the gradient is that of ``replay``, which fades and has bounds (``slopes``); none
+    goes into the past that was heard. Higher derivatives are not right.
 
     Returns:
       the loss, the figures of the judge, what was to be said and what was said; the last two have no gradient.
@@ -137,9 +140,9 @@ def correct(model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Ar
         return loss, (figures, moves)
 
     (loss, (figures, moves)), gradient = jax.value_and_grad(judged, has_aux=True)(nothing(fixed, spoken))
-    depend = again(voice, spoken._replace(told=by_bunch(voice, voice.told(features, condition))), moves)
-    count = features.shape[1]
-    pull = sum(jnp.vdot(slopes.bounded(g, count), move) for g, move in zip(gradient, depend, strict=True))
+    depend = again(voice, spoken, by_bunch(voice, voice.told(features, condition)), moves)
+    batch_size = features.shape[1]
+    pull = sum(jnp.vdot(slopes.bounded(g, batch_size), move) for g, move in zip(gradient, depend, strict=True))
     return loss + pull - jax.lax.stop_gradient(pull), figures, aim, spoken.said
 
 
@@ -242,10 +245,10 @@ def replay(
     return jnp.moveaxis(said, 1, -1) / INT16_SCALE, moves
 
 
-def again(voice: LPCNetVoice, spoken: Spoken, moves: Moves) -> Moves:
+def again(voice: LPCNetVoice, spoken: Spoken, told: Told, moves: Moves) -> Moves:
     """Each move once more, from those before it, which stay: how they depend on the weights."""
     bunches, bunch, batch = spoken.drawn.shape
-    tables, told = voice.tables, spoken.told
+    tables = voice.tables
     before_a = jnp.concatenate([spoken.start.h_a[None], moves.h_a[:-1]])
     read = read_by_bunch(spoken.indices, bunch)[:, KNOWN_SAMPLES // bunch :]
     h_a = voice.gru_a.advance(before_a, told.gates_a + tables.of_bunch(read))

@@ -14,7 +14,7 @@ from jdred.vocoder.bunch import look_up
 MEMORY = 0.965
 """Of a gradient so much goes from one bunch of samples to the one before; all of it would explode now and then ..."""
 LARGEST = 0.002
-"""... as would larger gradients of a sequence's loss."""
+"""... as would larger gradients of a sequence's loss, which is about 1."""
 RAREST = 0.002
 """An index less likely than this moves as if it were so likely."""
 
@@ -63,8 +63,8 @@ def _look_up_backward(residuals, gradient):
     above, below = jnp.minimum(indices + 1, 255), jnp.maximum(indices - 1, 0)
     flat, first = tables.reshape(-1, tables.shape[-1]), 256 * jnp.arange(len(tables))[:, None]
     rise = jnp.take(flat, first + above, axis=0) - jnp.take(flat, first + below, axis=0)
-    slopes = jnp.einsum("tbg,bg->tb", rise, gradient) / (above - below)
-    return jnp.zeros_like(tables), bounded(slopes, len(gradient))
+    slope = jnp.einsum("tbg,bg->tb", rise, gradient) / (above - below)
+    return jnp.zeros_like(tables), bounded(slope, len(gradient))
 
 
 look_up_whole.defvjp(_look_up_forward, _look_up_backward)

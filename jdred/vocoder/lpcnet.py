@@ -322,11 +322,11 @@ def comb(
 ) -> Float[Array, "... samples"]:
     """Pitch post-filter: what was said one period ago is added, the more the more voiced a row is.
 
-    Harmonics stay as loud as they are, and the noise between them becomes softer (J.-H. Chen and A. Gersho, "Adaptive
-    Postfiltering for Quality Enhancement of Coded Speech", 1995).
+    Where pitch is steady harmonics stay as loud as they are; the noise between them becomes softer (J.-H. Chen and
+    A. Gersho, "Adaptive Postfiltering for Quality Enhancement of Coded Speech", 1995).
 
     Args:
-      before: the last samples before these, unfiltered.
+      before: the last samples before these, unfiltered; all are pre-emphasised.
       strength: 0 .. 1; 0 leaves all as it is.
     """
     if not strength:
