@@ -27,3 +27,4 @@ class Options:
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
     adjust(options.source, options.out, options.decibels, options.sharpness)
+    print(options.out / "best.npz")

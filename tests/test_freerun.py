@@ -191,7 +191,7 @@ def test_the_gradient_is_that_of_the_replay(teacher, batch, monkeypatch):
         voice, features = fold(model), rows_of(batch)
         spoken = jax.lax.stop_gradient(spoken_by(model, batch, speak_key))
         _, condition = voice.frame.scan(batch_state(voice.frame.init_state(), (2,)), features)
-        spoken = spoken._replace(told=freerun.by_bunch(voice, voice.told(features, condition)))
+        spoken = spoken._replace(told=freerun.spread(voice.told(features, condition), 4))
         aim = freerun.corrected(teacher, batch, spoken.said)
         within = jax.random.uniform(replay_key, spoken.drawn.shape)
         said, _ = freerun.replay(voice, spoken, within, freerun.nothing(voice, spoken))
@@ -256,6 +256,8 @@ def test_too_few_rows_are_refused():
         FreeRunSettings(rows=2)
     with pytest.raises(ValueError, match="at least 7 rows, found 6"):
         FinishSettings(rows=6)
+    with pytest.raises(ValueError, match="expected a teacher"):
+        FreeRunSettings(teacher="")
     for settings in (FreeRunSettings, FinishSettings):
         with pytest.raises(ValueError, match="without a linear prediction of its own"):
             settings(model=replace(SMALL, end_to_end=True))

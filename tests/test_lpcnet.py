@@ -344,7 +344,7 @@ def test_a_network_that_says_nothing_starts_without_a_click(model, step):
 class Noise:
     """A corpus of resonant noise with the cepstrum of a slope."""
 
-    def crops(self, rng, batch, frames, past):
+    def speech(self, rng, batch, frames, past):
         pcm = np.cumsum(rng.normal(0, 200, (batch, frames * FRAME_SAMPLES)), axis=1)
         features = rng.normal(0, 0.2, (batch, frames, 20)) + 3 * (np.arange(20) < 2)
         return {"pcm": np.clip(pcm, -30_000, 30_000).astype(np.int16), "features": features.astype(np.float32)}

@@ -1,17 +1,13 @@
 """Small changes to a trained LPCNet that are part of its weights afterwards: loudness, and how sharply it draws."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from jdred import weights
 from jdred.config import NUM_BANDS
-from jdred.training.interpolation import KEPT
-
-LOG = "train.csv"
-KERNEL_SIZE = 3
-"""Of the first convolution of ``FrameNetwork``."""
+from jdred.training.interpolation import LOG, write_run
+from jdred.vocoder.frame_network import KERNEL_SIZE
 
 
 def louder(arrays: dict[str, np.ndarray], decibels: float) -> dict[str, np.ndarray]:
@@ -50,11 +46,7 @@ def adjust(source: str, out: Path, decibels: float, sharpness: float) -> None:
     if config.get("kind") != "lpcnet":
         raise weights.CheckpointError(f"{source}: expected weights of kind lpcnet, found {config.get('kind')}")
     config |= config.get("training", {})  # where shipped weights keep it
-    known = {key: config[key] for key in (*KEPT, "share") if key in config}
-    known["decibels"] = decibels + config.get("decibels", 0.0)
-    known["sharpness"] = sharpness * config.get("sharpness", 1.0)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / LOG).unlink(missing_ok=True)
-    if Path(source).is_file() and (beside / LOG).is_file():
-        shutil.copy(beside / LOG, out / LOG)
-    weights.write(out / "best.npz", sharper(louder(arrays, decibels), sharpness), known, half=False)
+    config["decibels"] = decibels + config.get("decibels", 0.0)
+    config["sharpness"] = sharpness * config.get("sharpness", 1.0)
+    log = beside / LOG if Path(source).is_file() and (beside / LOG).is_file() else None
+    write_run(out, sharper(louder(arrays, decibels), sharpness), config, log)

@@ -107,15 +107,26 @@ def discriminate(
     return jax.tree.map(lambda *losses: sum(losses) / len(losses), *map(one, discriminators))
 
 
+def deceive(
+    discriminators: nnx.List, matching: float, truth: Float[Array, "batch samples"], said: Float[Array, "batch samples"]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of a vocoder that wants to be taken for speech, none of the discriminators', and ``Losses``.
+
+    Args:
+      matching: weight of feature matching.
+    """
+    heard = discriminate(jax.lax.stop_gradient(discriminators), truth, said)
+    return heard.adversarial + matching * heard.matching, heard._asdict()
+
+
 def objective(settings: AdversarialSettings, sides: Adversaries, batch: dict[str, Array]):
     """The losses of both sides, each with a gradient for its own parameters only."""
     truth, said = speak(sides.vocoder, batch)
     spectral = spectral_error(truth, said, settings.quiet_floor)
     truth, said = truth[:, TRUE_SAMPLES:], said[:, TRUE_SAMPLES:]  # before, there is nothing to tell apart
-    heard = discriminate(jax.lax.stop_gradient(sides.discriminators), truth, said)
-    vocoder = settings.spectral * spectral + heard.adversarial + settings.matching * heard.matching
+    deception, figures = deceive(sides.discriminators, settings.matching, truth, said)
     discriminator = discriminate(sides.discriminators, truth, jax.lax.stop_gradient(said)).discriminator
-    return vocoder + discriminator, {"spectral": spectral, **heard._asdict()}
+    return settings.spectral * spectral + deception + discriminator, {"spectral": spectral, **figures}
 
 
 def optimizer_of_sides(

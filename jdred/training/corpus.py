@@ -228,3 +228,8 @@ class Prepared:
             crop["pcm"] = sequence["pcm"][start * FRAME_SAMPLES - past : (start + frames) * FRAME_SAMPLES]
             crops.append(crop)
         return {name: np.stack([crop[name] for crop in crops]) for name in ("pcm", "features", "burg")}
+
+    def speech(self, rng: np.random.Generator, batch: int, frames: int, past: int = 0) -> dict[str, np.ndarray]:
+        """``crops`` of what vocoders learn from: ``pcm`` and ``features``."""
+        crops = self.crops(rng, batch, frames, past)
+        return {"features": crops["features"], "pcm": crops["pcm"]}

@@ -139,10 +139,13 @@ def card(
     figures = {k: v for k, v in training.items() if isinstance(v, int | float) and k not in NO_FIGURES}
     spent = f" in {spent_hours:.1f} hours" if spent_hours else ""
     chosen = "the best in validation" if "loss" in training else "the newest"
+    changed = []
     if (share := training.get("share")) is not None:
-        chosen = f"those of the run's `{BEST}`, {share:g} parts, with {1 - share:g} parts of what it started from"
+        changed.append(f"{share:g} parts, with {1 - share:g} parts of what it started from")
     if (decibels := training.get("decibels")) is not None:
-        chosen = f"those of the run's `{BEST}`, made {decibels:g} dB louder, logits times {training['sharpness']:g}"
+        changed.append(f"made {decibels:g} dB louder, logits times {training['sharpness']:g}")
+    if changed:
+        chosen = ", ".join([f"those of the run's `{BEST}`", *changed])
     parts = [
         f"# {name}",
         f"{TITLES[kind]}. {count:,} weights in half precision; sizes and settings in `{name}.json`.",

@@ -104,9 +104,8 @@ class FARGANTask(Task):
         return jax.tree.map(lambda *values: float(np.mean(values)), *figures)
 
     def _draw(self, corpus: Prepared, rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
-        frames = rows + FARGAN.prime_rows
-        crops = corpus.crops(rng, self.settings.batch, frames, past=PAST_SAMPLES)
-        return {"features": crops["features"], "pcm": crops["pcm"]}
+        frames = FARGAN.prime_rows + rows
+        return corpus.speech(rng, self.settings.batch, frames, PAST_SAMPLES)
 
 
 def samples_of(frames: int) -> int:

@@ -6,12 +6,17 @@ The judge of ``freerun`` with those of ``adversarial`` beside it.
 from dataclasses import dataclass, field
 from functools import partial
 
-import jax
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from jdred.training.adversarial import AdversarialSettings, Adversaries, discriminate, optimizer_of_sides
+from jdred.training.adversarial import (
+    AdversarialSettings,
+    Adversaries,
+    deceive,
+    discriminate,
+    optimizer_of_sides,
+)
 from jdred.training.freerun import Aim, FreeRunSettings, FreeRunTask, correct, resemblance
 from jdred.training.lpcnet import TABLES
 from jdred.training.optimizers import clipped
@@ -41,13 +46,11 @@ class FinishSettings(FreeRunSettings):
 
 def objective(settings: FinishSettings, sides: Adversaries, teacher: FARGAN, batch: dict[str, Array], key: Array):
     """The losses of both sides, each with a gradient for its own parameters only."""
-    fixed = jax.lax.stop_gradient(sides.discriminators)
 
     def judge(aim: Aim, said: Float[Array, "steps batch 40"]):
         loss, figures = resemblance(settings.quiet_floor, aim, said)
-        heard = discriminate(fixed, aim.truth, strung(said))
-        loss = settings.resemblance * loss + heard.adversarial + settings.matching * heard.matching
-        return loss, {**figures, **heard._asdict()}
+        deception, seen = deceive(sides.discriminators, settings.matching, aim.truth, strung(said))
+        return settings.resemblance * loss + deception, {**figures, **seen}
 
     vocoder, figures, aim, said = correct(sides.vocoder, teacher, batch, key, judge)
     discriminator = discriminate(sides.discriminators, aim.truth, strung(said)).discriminator

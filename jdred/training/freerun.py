@@ -13,32 +13,31 @@ in the replay, their gradients would cost it most of its time.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from jdred.config import FRAME_SAMPLES, LPC_ORDER, LPCNetConfig
-from jdred.dsp import INT16_SCALE, bands, mulaw
+from jdred.dsp import INT16_SCALE, bands
 from jdred.dsp.filters import overlap, preemphasize
 from jdred.streaming import batch_state
-from jdred.training import Task, slopes
+from jdred.training import slopes
 from jdred.training.corpus import Prepared
-from jdred.training.fargan import FORCED_SAMPLES, PAST_SAMPLES, beginning, load_fargan, spectral_error
-from jdred.training.lpcnet import TABLES
+from jdred.training.fargan import FORCED_SAMPLES, PAST_SAMPLES, beginning, spectral_error
+from jdred.training.lpcnet import TABLES, LPCNetTask
 from jdred.training.optimizers import clipped
 from jdred.training.schedule import steady
-from jdred.training.student import strung
+from jdred.training.student import after_hearing, strung
 from jdred.vocoder import sampling
-from jdred.vocoder.bunch import read_by_bunch
-from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, SUBFRAME_SAMPLES, SUBFRAMES, by_subframe
-from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, Told, VoiceState, fold, linear_prediction
+from jdred.vocoder.bunch import gates_by_sample, read_by_bunch
+from jdred.vocoder.fargan import FARGAN, FORCED_SUBFRAMES, SUBFRAME_SAMPLES
+from jdred.vocoder.lpcnet import LPCNet, LPCNetVoice, Manner, Told, VoiceState, fold, linear_prediction
 
 FIRST_ROW = FARGAN.prime_rows - LPCNetVoice.prime_rows
 """Of a sequence the row that LPCNet hears first; it speaks from the middle of row ``FARGAN.prime_rows`` on."""
@@ -47,9 +46,10 @@ EXCITATION = 2
 """Which of the indices known before a sample is that of the last excitation."""
 QUIET = 3e-4
 """10 in int16 units: an excitation near zero comes in steps of 6."""
-BANDS = 1.0
 QUIET_BAND = 1.0
 """The band energy that such noise has about."""
+BANDS = 1.0
+"""Weight of the error of the bands."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ class FreeRunSettings:
     validation_batches: int = 8
 
     def __post_init__(self):
-        """Raises ``ValueError``: too little is said for its bands to be measured, or a linear prediction of its own."""
+        """Raises ``ValueError``: too few rows for bands to be measured, no teacher, a linear prediction of its own."""
         if self.rows < 3:
             raise ValueError(f"expected at least 3 rows, found {self.rows}")
+        if not self.teacher:
+            raise ValueError("expected a teacher, found none")
         if self.model.end_to_end:
             raise ValueError("expected an LPCNet without a linear prediction of its own: no gradient goes through that")
 
@@ -140,7 +142,7 @@ def correct(model: LPCNet, teacher: FARGAN, batch: dict[str, Array], key: Key[Ar
         return loss, (figures, moves)
 
     (loss, (figures, moves)), gradient = jax.value_and_grad(judged, has_aux=True)(nothing(fixed, spoken))
-    depend = again(voice, spoken, by_bunch(voice, voice.told(features, condition)), moves)
+    depend = again(voice, spoken, spread(voice.told(features, condition), voice.tables.bunch), moves)
     batch_size = features.shape[1]
     pull = sum(jnp.vdot(slopes.bounded(g, batch_size), move) for g, move in zip(gradient, depend, strict=True))
     return loss + pull - jax.lax.stop_gradient(pull), figures, aim, spoken.said
@@ -162,31 +164,28 @@ def speak(
     """Let a voice go on freely from a real past up to the end of the features."""
     start, _ = voice.remember(features[: LPCNetVoice.prime_rows + 1], pcm)
     told = voice.told(features, condition)
-    first = KNOWN_SAMPLES // SUBFRAME_SAMPLES
-    steps = jax.tree.map(lambda x: jnp.repeat(x, SUBFRAMES, axis=0)[first:], told)
+    steps = spread(told, SUBFRAME_SAMPLES)
     uniforms = jax.random.uniform(key, (len(steps.lag), len(pcm), SUBFRAME_SAMPLES, sampling.NUM_BITS))
     _, said = jax.lax.scan(lambda state, x: voice.speak(state, *x), start, (steps, uniforms))
     signal = jnp.concatenate([preemphasize(INT16_SCALE * pcm)[0], strung(said)], axis=-1)
     indices, excitation = voice.observe(linear_prediction(voice, features, condition), features, signal)
     drawn = jnp.concatenate([indices[EXCITATION, KNOWN_SAMPLES + 1 :], excitation[None, :, -1]])
-    drawn = drawn.reshape(-1, voice.tables.bunch, len(pcm))
-    return Spoken(start, by_bunch(voice, told), said / INT16_SCALE, indices, drawn)
-
-
-def by_bunch(voice: LPCNetVoice, told: Told) -> Told:
-    """What rows tell each bunch that is said freely."""
     bunch = voice.tables.bunch
-    return jax.tree.map(lambda x: jnp.repeat(x, FRAME_SAMPLES // bunch, axis=0)[KNOWN_SAMPLES // bunch :], told)
+    drawn = drawn.reshape(-1, bunch, len(pcm))
+    return Spoken(start, spread(told, bunch), said / INT16_SCALE, indices, drawn)
+
+
+def spread(told: Told, samples: int) -> Told:
+    """What rows tell every so many samples that are said freely."""
+    every = FRAME_SAMPLES // samples
+    return jax.tree.map(lambda x: jnp.repeat(x, every, axis=0)[KNOWN_SAMPLES // samples :], told)
 
 
 def corrected(teacher: FARGAN, batch: dict[str, Array], said: Float[Array, "steps batch 40"]) -> Aim:
     """What the teacher would say in place of each step, all steps before being said."""
-    truth, state, condition, periods = beginning(teacher, batch)
-    heard = jnp.concatenate([truth[:, :FORCED_SAMPLES], strung(said)], axis=-1)
-    xs = by_subframe(condition, periods, heard)
-    _, better = jax.lax.scan(teacher.subframe.step, state, xs)
-    gain = jnp.exp(teacher.subframe.gain(xs.condition[FORCED_SUBFRAMES:]))
-    return Aim(better[FORCED_SUBFRAMES:], gain, truth[:, FORCED_SAMPLES:])
+    truth = beginning(teacher, batch)[0]
+    better, gain = after_hearing(teacher, batch, jnp.concatenate([truth[:, :FORCED_SAMPLES], strung(said)], axis=-1))
+    return Aim(better[FORCED_SUBFRAMES:], gain[FORCED_SUBFRAMES:], truth[:, FORCED_SAMPLES:])
 
 
 def nothing(voice: LPCNetVoice, spoken: Spoken) -> Moves:
@@ -207,36 +206,24 @@ def replay(
     Returns:
       what was said, and the moves.
     """
-    start, tables = spoken.start, voice.tables
-    nodes = sampling.path(spoken.drawn)[0]
+    start, nodes = spoken.start, sampling.path(spoken.drawn)[0]
 
     def say_bunch(carry, x):
         told, drawn, nodes, within, extra = x
-        h_a, h_b, signal, before, read = slopes.fading(carry)
-        said, excitations, moves = [], [], []
-        for place in range(tables.bunch):
-            prediction = (told.taps * signal).sum(axis=-1)
-            excitation = excitations[-1] if excitations else before[:, -1]
-            values = [slopes.quantize(signal[:, -1]), slopes.quantize(prediction), excitation]
-            if tables.long_term:
-                then = before.shape[-1] + place - told.lag
-                values.append(jnp.take_along_axis(before, then[:, None], axis=-1)[:, 0])
-            values = jnp.stack(values)
-            read = jnp.concatenate([read, values])
-            if place == 0:
-                gates = slopes.look_up_whole(tables.gru_a.reshape(-1, *tables.gru_a.shape[2:]), read)
-                h_a = voice.gru_a.advance(h_a, told.gates_a + gates) + extra.h_a
-                from_a, read = told.gates_b + voice.gru_b.project(h_a), read[:0]
-            gates = 0.0 if tables.gru_b is None else slopes.look_up_whole(tables.gru_b[place], values)
-            h_b = voice.gru_b.advance(h_b, from_a + gates) + extra.h_b[place]
-            logits = voice.output.at(h_b, nodes[place]) + extra.logits[place]
-            excitations.append(slopes.drawn(drawn[place], logits, within[place], voice.confinement))
-            said.append(prediction + mulaw.decode(excitations[-1]))
-            signal = jnp.concatenate([signal[:, 1:], said[-1][:, None]], axis=-1)
-            moves.append((h_b, logits))
-        before = jnp.concatenate([before, jnp.stack(excitations, axis=-1)], axis=-1)[:, -before.shape[-1] :]
-        moves = Moves(h_a, *map(jnp.stack, zip(*moves, strict=True)))
-        return (h_a, h_b, signal, before, read), (jnp.stack(said), moves)
+        states, logits = [], []
+
+        def settle(place: int | None, h: Array) -> Array:
+            states.append(h + (extra.h_a if place is None else extra.h_b[place]))
+            return states[-1]
+
+        def draw(place: int, h_b: Array) -> Array:
+            logits.append(voice.output.at(h_b, nodes[place]) + extra.logits[place])
+            return slopes.drawn(drawn[place], logits[-1], within[place], voice.confinement)
+
+        manner = Manner(draw, slopes.quantize, slopes.look_up_whole, settle)
+        carry, said = voice.say_bunch(told, slopes.fading(carry), manner)
+        h_a, *h_b = states
+        return carry, (said, Moves(h_a, jnp.stack(h_b), jnp.stack(logits)))
 
     last = start.signal[:, -LPC_ORDER:]
     first = (start.h_a, start.h_b, last, 1.0 * start.excitation, 1.0 * jnp.moveaxis(start.read, -1, 0))
@@ -247,18 +234,16 @@ def replay(
 
 def again(voice: LPCNetVoice, spoken: Spoken, told: Told, moves: Moves) -> Moves:
     """Each move once more, from those before it, which stay: how they depend on the weights."""
-    bunches, bunch, batch = spoken.drawn.shape
-    tables = voice.tables
+    bunch, tables = voice.tables.bunch, voice.tables
     before_a = jnp.concatenate([spoken.start.h_a[None], moves.h_a[:-1]])
     read = read_by_bunch(spoken.indices, bunch)[:, KNOWN_SAMPLES // bunch :]
     h_a = voice.gru_a.advance(before_a, told.gates_a + tables.of_bunch(read))
-    all_b = moves.h_b.reshape(bunches * bunch, batch, -1)
-    before_b = jnp.concatenate([spoken.start.h_b[None], all_b[:-1]]).reshape(moves.h_b.shape)
-    indices = spoken.indices[:, KNOWN_SAMPLES:].reshape(-1, bunches, bunch, batch)
-    from_a = told.gates_b + voice.gru_b.project(moves.h_a)
-    gates = jnp.stack([from_a + tables.of_sample(place, indices[:, :, place]) for place in range(bunch)], axis=1)
+    all_b = moves.h_b.reshape(-1, *moves.h_b.shape[2:])
+    before_b = jnp.concatenate([spoken.start.h_b[None], all_b[:-1]])
+    gates = jnp.repeat(told.gates_b + voice.gru_b.project(moves.h_a), bunch, axis=0)
+    h_b = voice.gru_b.advance(before_b, gates + gates_by_sample(tables, spoken.indices[:, KNOWN_SAMPLES:]))
     logits = jnp.take_along_axis(voice.output(moves.h_b), sampling.path(spoken.drawn)[0], axis=-1)
-    return Moves(h_a, voice.gru_b.advance(before_b, gates), logits)
+    return Moves(h_a, h_b.reshape(moves.h_b.shape), logits)
 
 
 def resemblance(
@@ -284,32 +269,15 @@ def log_bands(signal: Float[Array, "batch samples"]) -> Float[Array, "batch wind
 
 
 @dataclass(frozen=True)
-class FreeRunTask(Task):
+class FreeRunTask(LPCNetTask):
     """``jdred.training.Task`` of an LPCNet that is corrected; made to start from trained weights."""
 
-    train: Prepared
-    validation: Prepared
     settings: FreeRunSettings = field(default_factory=FreeRunSettings)
     name: str = "freerun"
-
-    def init(self, seed: int) -> LPCNet:
-        return LPCNet(self.settings.model, rngs=nnx.Rngs(seed))
-
-    def config(self) -> dict[str, Any]:
-        settings = asdict(self.settings)
-        return {"kind": "lpcnet", "task": self.name, "model": settings["model"], "settings": settings}
-
-    @cached_property
-    def teacher(self) -> FARGAN:
-        """The one that corrects."""
-        return load_fargan(self.settings.teacher)
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         rate = steady(self.settings.learning_rate, self.settings.warmup_steps, self.settings.decay, total_steps)
         return clipped(rate, clip=0.3, b1=0.8, b2=0.95, muon=self.settings.muon, tables=TABLES)
-
-    def batch(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return self._draw(self.train, rng)
 
     def loss(self, parameters: LPCNet, batch: dict[str, Array], key: Key[Array, ""], step: Int[Array, ""]):
         judge = partial(resemblance, self.settings.quiet_floor)
@@ -327,8 +295,7 @@ class FreeRunTask(Task):
 
     def _draw(self, corpus: Prepared, rng: np.random.Generator) -> dict[str, np.ndarray]:
         frames = FARGAN.prime_rows + self.settings.rows + FARGAN.lookahead_rows
-        crops = corpus.crops(rng, self.settings.batch, frames, past=PAST_SAMPLES)
-        return {"features": crops["features"], "pcm": crops["pcm"]}
+        return corpus.speech(rng, self.settings.batch, frames, PAST_SAMPLES)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -5,10 +5,14 @@ M. Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), CVPR 202
 
 import shutil
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jdred import weights
 
-KEPT = ("kind", "task", "model", "settings", "start_from", "step")
+LOG = "train.csv"
+KEPT = ("kind", "task", "model", "settings", "start_from", "step", "share", "decibels", "sharpness")
 """Of what a run tells of its best weights; figures of validation are not those of others."""
 
 
@@ -33,8 +37,20 @@ def interpolate(run: Path, out: Path, share: float) -> None:
     begun, begun_config = weights.read(start)
     if config["model"] != begun_config["model"]:
         raise weights.CheckpointError(f"expected {start} to have the sizes of {run / 'best.npz'}")
-    known = {key: config[key] for key in KEPT if key in config}
     between = {name: (1 - share) * begun[name] + share * array for name, array in arrived.items()}
+    write_run(out, between, {**config, "share": share}, run / LOG)
+
+
+def write_run(out: Path, arrays: dict[str, np.ndarray], config: dict[str, Any], log: Path | None) -> None:
+    """Write a run's folder with weights that are derived from a run's.
+
+    Args:
+      config: that of the run, and what was done to its weights; figures of validation are left out.
+      log: of the run, if there is one.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run / "train.csv", out / "train.csv")
-    weights.write(out / "best.npz", between, {**known, "share": share}, half=False)
+    if log is None:
+        (out / LOG).unlink(missing_ok=True)
+    else:
+        shutil.copy(log, out / LOG)
+    weights.write(out / "best.npz", arrays, {key: config[key] for key in KEPT if key in config}, half=False)

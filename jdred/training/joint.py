@@ -49,8 +49,7 @@ class JointTask(RDOVAETask):
         return {**super().config(), "task": "joint"}
 
     def draw(self, corpus: Prepared, rng: np.random.Generator, sequences: int) -> dict[str, np.ndarray]:
-        crops = corpus.crops(rng, sequences, self.settings.frames, past=PAST_SAMPLES)
-        return {"features": crops["features"], "pcm": crops["pcm"]}
+        return corpus.speech(rng, sequences, self.settings.frames, PAST_SAMPLES)
 
     def loss(self, parameters: RDOVAE, batch: dict[str, Array], key: Array, step: Array):
         settings = self.settings

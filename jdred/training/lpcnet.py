@@ -107,7 +107,8 @@ class LPCNetTask(Task):
         return LPCNet(self.settings.model, rngs=nnx.Rngs(seed))
 
     def config(self) -> dict[str, Any]:
-        return {"kind": self.name, "model": asdict(self.settings.model), "settings": asdict(self.settings)}
+        settings = asdict(self.settings)
+        return {"kind": "lpcnet", "task": self.name, "model": settings["model"], "settings": settings}
 
     def optimizer(self, total_steps: int) -> optax.GradientTransformation:
         rate = cosine(self.settings.learning_rate, self.settings.warmup_steps, total_steps)
@@ -143,8 +144,7 @@ class LPCNetTask(Task):
         frames, past = CONTEXT_ROWS + self.settings.rows, 0
         if self.settings.teacher:
             frames, past = frames + fargan.FARGAN.lookahead_rows, PAST_SAMPLES
-        crops = corpus.crops(rng, self.settings.batch, frames, past)
-        return {"features": crops["features"], "pcm": crops["pcm"]}
+        return corpus.speech(rng, self.settings.batch, frames, past)
 
 
 def spoken_by(teacher: fargan.FARGAN | None, batch: dict[str, Array]) -> dict[str, Array]:

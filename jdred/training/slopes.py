@@ -60,8 +60,8 @@ def _look_up_forward(tables, values):
 
 def _look_up_backward(residuals, gradient):
     tables, indices = residuals
-    above, below = jnp.minimum(indices + 1, 255), jnp.maximum(indices - 1, 0)
-    flat, first = tables.reshape(-1, tables.shape[-1]), 256 * jnp.arange(len(tables))[:, None]
+    above, below = jnp.minimum(indices + 1, sampling.NUM_INDICES - 1), jnp.maximum(indices - 1, 0)
+    flat, first = tables.reshape(-1, tables.shape[-1]), sampling.NUM_INDICES * jnp.arange(len(tables))[:, None]
     rise = jnp.take(flat, first + above, axis=0) - jnp.take(flat, first + below, axis=0)
     slope = jnp.einsum("tbg,bg->tb", rise, gradient) / (above - below)
     return jnp.zeros_like(tables), bounded(slope, len(gradient))
@@ -83,7 +83,7 @@ def drawn(
       confinement: as for ``sampling.thresholds``.
     """
     bits = sampling.path(index)[1]
-    ones = jnp.clip((jax.nn.sigmoid(logits) - confinement) / (1 - 2 * confinement), 0, 1)
+    ones = sampling.confined(logits, confinement)
     chosen = jnp.where(bits == 1, ones, 1 - ones)
     likely, quantile = jnp.ones_like(within), jnp.zeros_like(within)
     for level in range(sampling.NUM_BITS):

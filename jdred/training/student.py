@@ -86,21 +86,26 @@ def imitation(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_f
 def correction(student: FARGAN, teacher: FARGAN, batch: dict[str, Array], quiet_floor: float):
     """``imitation`` of a student that speaks freely; its gradient goes through all that it said."""
     truth, state, *read = beginning(student, batch)
-    _, teachers, *teachers_read = beginning(teacher, batch)
-    xs, teachers_xs = (by_subframe(*rows, truth[:, :FORCED_SAMPLES]) for rows in (read, teachers_read))
-
-    def body(states, x):
-        (state, teachers), (x, teachers_x) = states, x
-        state, said = student.subframe.step(state, x)
-        heard = jax.lax.stop_gradient(state.memory[..., -SUBFRAME_SAMPLES:])
-        teachers_x = teachers_x._replace(truth=heard, known=jnp.ones_like(x.known))
-        teachers, better = teacher.subframe.step(teachers, teachers_x)
-        return (state, teachers), (said, better)
-
-    _, (said, better) = jax.lax.scan(body, (state, teachers), (xs, teachers_xs))
-    gain = jnp.exp(teacher.subframe.gain(teachers_xs.condition))
-    figures = errors(jax.lax.stop_gradient(better), said, gain, quiet_floor)
+    xs = by_subframe(*read, truth[:, :FORCED_SAMPLES])
+    _, said = jax.lax.scan(student.subframe.step, state, xs)
+    heard = jax.lax.stop_gradient(jnp.where(xs.known[..., None], xs.truth, said))
+    better, gain = after_hearing(teacher, batch, strung(heard))
+    figures = errors(better, said, gain, quiet_floor)
     return sum(figures.values()), figures
+
+
+def after_hearing(
+    teacher: FARGAN, batch: dict[str, Array], heard: Float[Array, "batch samples"]
+) -> tuple[Float[Array, "steps batch 40"], Float[Array, "steps batch 1"]]:
+    """What a teacher would say next, all steps before being what it heard as if it had said so, and its gains.
+
+    Args:
+      heard: pre-emphasised, from where ``training.fargan.beginning`` begins.
+    """
+    _, state, *read = beginning(teacher, batch)
+    xs = by_subframe(*read, heard)
+    _, better = jax.lax.scan(teacher.subframe.step, state, xs)
+    return better, jnp.exp(teacher.subframe.gain(xs.condition))
 
 
 def errors(

@@ -10,6 +10,7 @@ The idea is that of bunched LPCNet (R. Vipperla et al., "Bunched LPCNet: Vocoder
 Systems", Interspeech 2020), which draws the later samples of a bunch from output layers of their own.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,28 @@ AHEAD = 2
 
 Indices = Int[Array, "..."] | Float[Array, "..."]
 """Indices, or values between them: the tables are then interpolated, so that there is a slope."""
+LookUp = Callable[[Float[Array, "tables 256 gates"], Indices], Float[Array, "... gates"]]
+"""``look_up`` or what does the same."""
+
+
+def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float[Array, "... gates"]:
+    """Sum of the tables' rows, one index a table."""
+    if jnp.issubdtype(indices.dtype, jnp.floating):
+        low, part = between(indices)
+        rows = zip(tables, low, part[..., None], strict=True)
+        return sum((1 - part) * table[low] + part * table[low + 1] for table, low, part in rows)
+    if indices.ndim == 1:
+        # One stream: a single look-up of all rows is faster. Of many it would hold too much.
+        flat = tables.reshape(-1, tables.shape[-1])
+        return jnp.take(flat, indices + tables.shape[1] * jnp.arange(len(tables)), axis=0).sum(axis=0)
+    if indices.ndim > 2:
+        # Of a whole sequence: table by table, or the compiler weaves all look-ups into one slow loop.
+        def add(total, x):
+            table, index = x
+            return total + table[index], None
+
+        return jax.lax.scan(add, jnp.zeros((*indices.shape[1:], tables.shape[-1])), (tables, indices))[0]
+    return sum(table[index] for table, index in zip(tables, indices, strict=True))
 
 
 class Tables(NamedTuple):
@@ -50,11 +73,11 @@ class Tables(NamedTuple):
         """The excitation of one pitch period ago is among them."""
         return self.known == known_before(long_term=True)
 
-    def of_bunch(self, read: Indices) -> Float[Array, "... gates_a"]:
+    def of_bunch(self, read: Indices, look_up: LookUp = look_up) -> Float[Array, "... gates_a"]:
         """Gates of GRU A, from all that it reads for a bunch, the oldest sample first."""
         return look_up(self.gru_a.reshape(-1, *self.gru_a.shape[2:]), read)
 
-    def of_sample(self, place: int, read: Indices) -> Float[Array, "... gates_b"] | float:
+    def of_sample(self, place: int, read: Indices, look_up: LookUp = look_up) -> Float[Array, "... gates_b"] | float:
         """Gates of GRU B, from what is known before the sample at one place of a bunch."""
         return 0.0 if self.gru_b is None else look_up(self.gru_b[place], read)
 
@@ -62,26 +85,6 @@ class Tables(NamedTuple):
 def known_before(*, long_term: bool) -> int:
     """Indices known before a sample."""
     return 4 if long_term else 3
-
-
-def look_up(tables: Float[Array, "tables 256 gates"], indices: Indices) -> Float[Array, "... gates"]:
-    """Sum of the tables' rows, one index a table."""
-    if jnp.issubdtype(indices.dtype, jnp.floating):
-        low, part = between(indices)
-        rows = zip(tables, low, part[..., None], strict=True)
-        return sum((1 - part) * table[low] + part * table[low + 1] for table, low, part in rows)
-    if indices.ndim == 1:
-        # One stream: a single look-up of all rows is faster. Of many it would hold too much.
-        flat = tables.reshape(-1, tables.shape[-1])
-        return jnp.take(flat, indices + tables.shape[1] * jnp.arange(len(tables)), axis=0).sum(axis=0)
-    if indices.ndim > 2:
-        # Of a whole sequence: table by table, or the compiler weaves all look-ups into one slow loop.
-        def add(total, x):
-            table, index = x
-            return total + table[index], None
-
-        return jax.lax.scan(add, jnp.zeros((*indices.shape[1:], tables.shape[-1])), (tables, indices))[0]
-    return sum(table[index] for table, index in zip(tables, indices, strict=True))
 
 
 def read_by_bunch(indices: Indices, bunch: int) -> Indices:

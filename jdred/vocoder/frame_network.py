@@ -11,8 +11,10 @@ from jdred.config import MAX_PERIOD, NUM_BANDS, NUM_FEATURES, LPCNetConfig
 from jdred.dsp.pitch import period_from_feature
 from jdred.layers import CausalConv, Dense
 
-CONTEXT_ROWS = 4
-"""Rows before the one spoken that the frame-rate network sees: two convolutions of kernel 3."""
+KERNEL_SIZE = 3
+"""Of both convolutions."""
+CONTEXT_ROWS = 2 * (KERNEL_SIZE - 1)
+"""Rows before the one spoken that the frame-rate network sees."""
 
 
 class FrameState(NamedTuple):
@@ -28,8 +30,8 @@ class FrameNetwork(nnx.Module):
     def __init__(self, config: LPCNetConfig, *, rngs: nnx.Rngs):
         width = config.condition
         self.pitch = nnx.Param(0.1 * jax.random.normal(rngs.params(), (MAX_PERIOD, config.pitch_embedding)))
-        self.first = CausalConv(NUM_FEATURES + config.pitch_embedding, width, kernel_size=3, rngs=rngs)
-        self.second = CausalConv(width, width, kernel_size=3, rngs=rngs)
+        self.first = CausalConv(NUM_FEATURES + config.pitch_embedding, width, kernel_size=KERNEL_SIZE, rngs=rngs)
+        self.second = CausalConv(width, width, kernel_size=KERNEL_SIZE, rngs=rngs)
         self.dense = nnx.List([Dense(width, width, rngs=rngs) for _ in range(2)])
 
     def init_state(self) -> FrameState:

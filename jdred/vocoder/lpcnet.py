@@ -10,8 +10,8 @@ J.-M. Valin and J. Skoglund, "LPCNet: Improving Neural Speech Synthesis Through 
 tree of the output is that of "Neural Speech Synthesis on a Shoestring" (ICASSP 2022).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -27,7 +27,17 @@ from jdred.dsp.pitch import period_from_feature
 from jdred.layers import GRU, Dense
 from jdred.streaming import batch_state
 from jdred.vocoder import VocoderInput, sampling
-from jdred.vocoder.bunch import Indices, Tables, gates_by_sample, known_before, lag, one_period_ago, read_by_bunch
+from jdred.vocoder.bunch import (
+    Indices,
+    LookUp,
+    Tables,
+    gates_by_sample,
+    known_before,
+    lag,
+    look_up,
+    one_period_ago,
+    read_by_bunch,
+)
 from jdred.vocoder.frame_network import FrameNetwork, FrameState
 from jdred.vocoder.sparse import BlockGRU
 
@@ -179,6 +189,17 @@ class Told(NamedTuple):
     """See ``bunch.lag``."""
 
 
+class Manner(NamedTuple):
+    """How a bunch is said: drawn at random, or the same again with slopes (``training.freerun``)."""
+
+    draw: Callable[[int, Array], Indices]
+    """The excitation at a place of the bunch, from the state of GRU B."""
+    quantize: Callable[[Array], Indices] = mulaw.quantize
+    look_up: LookUp = look_up
+    settle: Callable[[int | None, Array], Array] = lambda place, h: h
+    """What becomes of a state: of GRU B at a place, or of GRU A (None)."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LPCNetVoice:
@@ -199,7 +220,7 @@ class LPCNetVoice:
     lpc_gamma: float = field(default=1.0, metadata={"static": True})
     confinement: float = field(default=sampling.CONFINEMENT, metadata={"static": True})
     temperature: float = field(default=1.0, metadata={"static": True})
-    post_filter: float = field(default=0.0, metadata={"static": True})
+    post_filter: float = field(default=POST_FILTER, metadata={"static": True})
     """Strength of ``comb``."""
 
     def init_state(self) -> VoiceState:
@@ -284,19 +305,30 @@ class LPCNetVoice:
         thresholds = thresholds.reshape(-1, self.tables.bunch, *thresholds.shape[1:])
         last = state.signal[..., -LPC_ORDER:]
         first = (state.h_a, state.h_b, last, state.excitation, jnp.moveaxis(state.read, -1, 0))
-        (h_a, h_b, _, excitation, read), said = jax.lax.scan(partial(self._say_bunch, told), first, thresholds)
+
+        def say_bunch(carry, thresholds):
+            manner = Manner(lambda place, h_b: sampling.sample(self.output(h_b), thresholds[place]))
+            return self.say_bunch(told, carry, manner)
+
+        (h_a, h_b, _, excitation, read), said = jax.lax.scan(say_bunch, first, thresholds)
         said = jnp.moveaxis(said.reshape(-1, *said.shape[2:]), 0, -1)
         signal = jnp.concatenate([state.signal, said], axis=-1)[..., -MAX_PERIOD:]
         return VoiceState(state.frame, h_a, h_b, signal, excitation, jnp.moveaxis(read, 0, -1), state.emphasis), said
 
-    def _say_bunch(self, told: Told, carry: tuple, thresholds: Float[Array, "bunch ... 8"]):
-        """One step of GRU A, and for each sample of its bunch one of GRU B."""
+    def say_bunch(self, told: Told, carry: tuple[Array, ...], manner: Manner):
+        """One step of GRU A, and for each sample of its bunch one of GRU B.
+
+        Args:
+          carry: states of the GRUs, the last 16 samples, the last excitations, and what GRU A has yet to read.
+        Returns:
+          the carry of the next bunch, and what was said, samples first.
+        """
         h_a, h_b, signal, before, read = carry
         said, drawn = [], []
-        for place, threshold in enumerate(thresholds):
+        for place in range(self.tables.bunch):
             prediction = (told.taps * signal).sum(axis=-1)
             excitation = drawn[-1] if drawn else before[..., -1]
-            known = [mulaw.quantize(signal[..., -1]), mulaw.quantize(prediction), excitation]
+            known = [manner.quantize(signal[..., -1]), manner.quantize(prediction), excitation]
             if self.tables.long_term:  # a bunch is shorter than any lag
                 then = self._memory + place - told.lag
                 known.append(jnp.take_along_axis(before, then[..., None], axis=-1)[..., 0])
@@ -304,10 +336,12 @@ class LPCNetVoice:
             # Without a barrier the indices would be computed again for every gate.
             known, read = jax.lax.optimization_barrier((known, jnp.concatenate([read, known])))
             if place == 0:
-                h_a = self.gru_a.advance(h_a, told.gates_a + self.tables.of_bunch(read))
+                h_a = self.gru_a.advance(h_a, told.gates_a + self.tables.of_bunch(read, manner.look_up))
+                h_a = manner.settle(None, h_a)
                 from_a, read = told.gates_b + self.gru_b.project(h_a), read[:0]
-            h_b = self.gru_b.advance(h_b, from_a + self.tables.of_sample(place, known))
-            drawn.append(sampling.sample(self.output(h_b), threshold))
+            h_b = self.gru_b.advance(h_b, from_a + self.tables.of_sample(place, known, manner.look_up))
+            h_b = manner.settle(place, h_b)
+            drawn.append(manner.draw(place, h_b))
             said.append(prediction + mulaw.decode(drawn[-1]))
             signal = jnp.concatenate([signal[..., 1:], said[-1][..., None]], axis=-1)
         excitation = jnp.concatenate([before, jnp.stack(drawn, axis=-1)], axis=-1)[..., -self._memory :]

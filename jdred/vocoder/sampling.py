@@ -69,6 +69,11 @@ def thresholds(
     return temperature * jax.scipy.special.logit(p)
 
 
+def confined(logits: Float[Array, "..."], confinement: float) -> Float[Array, "..."]:
+    """How likely bit 1 is by ``thresholds`` of uniform numbers at temperature 1."""
+    return jnp.clip((jax.nn.sigmoid(logits) - confinement) / (1 - 2 * confinement), 0, 1)
+
+
 def sample(logits: Float[Array, "... 256"], threshold: Float[Array, "... 8"]) -> Int[Array, "..."]:
     """The index, 0 .. 255, at the end of the path that the thresholds choose."""
     node = jnp.ones(logits.shape[:-1], jnp.int32)
