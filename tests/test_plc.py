@@ -296,8 +296,8 @@ def test_fade_in_after_a_gap():
     xs = counting_input([1, 0, 0], fill=0.0)
     xs = xs._replace(pcm=np.full((3, 320), -0.5, np.float32), uniforms=np.full((3, 3, 160, 8), 0.25, np.float32))
     _, pcm = run(concealer, xs)
-    weight = 0.5 - 0.5 * np.cos(np.pi * np.arange(80) / 80)
-    np.testing.assert_allclose(pcm[1, :80], -0.5 * weight + 0.25 * (1 - weight), atol=1e-6)
+    spoken = np.cos(np.pi * np.arange(80) / 160) ** 8
+    np.testing.assert_allclose(pcm[1, :80], -0.5 * (1 - spoken) + 0.25 * spoken, atol=1e-6)
     np.testing.assert_array_equal(pcm[1, 80:], -0.5)
     np.testing.assert_array_equal(pcm[2], -0.5)
 
