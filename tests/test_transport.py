@@ -118,17 +118,21 @@ def packets(models, speech):
 class Call:
     """A receiver on a port of this machine, in a thread."""
 
-    def __init__(self, models, idle_s=0.3):
+    def __init__(self, models, idle_s=0.3, play_s=0.0):
         self.listening = transport.listen_on(0, "127.0.0.1")
         self.address = self.listening.getsockname()
         self.receiver = Receiver(models, ReceiverConfig(playout_delay_ms=300))
         self.heard = []
         self.got = None
-        self._thread = threading.Thread(target=self._run, args=(idle_s,))
+        self._thread = threading.Thread(target=self._run, args=(idle_s, play_s), daemon=True)
         self._thread.start()
 
-    def _run(self, idle_s):
-        self.got = transport.receive(self.listening, self.receiver, self.heard.append, FAST_S, idle_s)
+    def _run(self, idle_s, play_s):
+        def play(pcm):
+            self.heard.append(pcm)
+            time.sleep(play_s)
+
+        self.got = transport.receive(self.listening, self.receiver, play, FAST_S, idle_s)
 
     def result(self):
         self._thread.join(30)
@@ -154,11 +158,19 @@ def test_a_call_over_udp_is_the_call(models, packets):
     assert 0 < figures["work_p50_ms"] <= figures["work_p99_ms"] <= figures["work_worst_ms"]
 
 
+def test_who_is_too_slow_to_play_takes_every_packet_all_the_same(models, packets):
+    transport.warm_up(models, receiver=ReceiverConfig())
+    call = Call(models, play_s=2 * FAST_S)
+    transport.send(packets, call.address, Numbering(0, 0, 1), FAST_S)
+    call.result()
+    assert call.got.datagrams == PACKETS
+
+
 def test_loss_garbage_and_a_new_sender_on_the_way(models, packets):
     call = Call(models, idle_s=0.5)
     network = Network(NetworkConfig(loss=0.2, burst_ms=60, jitter_ms=8, duplicate=0.2, seed=5))
     with transport.listen_on(0, "127.0.0.1") as between:
-        proxy = threading.Thread(target=transport.relay, args=(between, call.address, network, 0.4))
+        proxy = threading.Thread(target=transport.relay, args=(between, call.address, network, 0.4), daemon=True)
         proxy.start()
         address = between.getsockname()
         transport.send(packets[:40], address, Numbering(5, 5, 1), FAST_S)
@@ -204,7 +216,7 @@ def test_commands(monkeypatch, models, speech, tmp_path, capsys):
     proxying = ["proxy", str(ports[0]), f"127.0.0.1:{ports[1]}", "--loss", "0.1", "--burst-ms", "40", "--idle-s", "2"]
     codes = []
     threads = [
-        threading.Thread(target=lambda line=line: codes.append(main(line)))
+        threading.Thread(target=lambda line=line: codes.append(main(line)), daemon=True)
         for line in ([*receiving, "--playout-delay-ms", "200"], proxying)
     ]
     for thread in threads:

@@ -1,15 +1,13 @@
 """Packets to PCM: what arrived is played, what was lost is repaired by the next packet that is in hand.
 
 A receiver plays 20 ms at a time, the playout delay behind the newest packet, so a gap can be filled from any packet
-that came meanwhile: its LBRR if it follows at once, else its redundancy, decoded backwards. What no packet knows is
-predicted. 20 ms of which a part is missing count as missing.
+that came meanwhile: its LBRR if it follows at once (``decoding``), else its redundancy, decoded backwards. What no
+packet knows is predicted.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +15,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig
+from jdred.link.decoding import Decoding, Source
 from jdred.link.jitter import Arrival, JitterBuffer, Timeline
 from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows, reaches
-from jdred.link.splice import Splice
 from jdred.models import Models
-from jdred.opus import codec
 from jdred.opus import packet as opus_packet
 from jdred.packed import packed
 from jdred.plc.concealer import SPOKEN_ROWS, Concealer, ConcealerState
@@ -35,24 +32,8 @@ SURPLUS_PACKETS = 10
 """By so much the beginning of a call may be further behind than the playout delay."""
 
 
-class Source(StrEnum):
-    """Where a played packet came from."""
-
-    GOOD = "GOOD"
-    LBRR = "LBRR"
-    DRED = "DRED"
-    PLC = "PLC"
-
-
-class _Piece(NamedTuple):
-    """Decoded sound that waits to be played; no source where it was missing."""
-
-    pcm: Float[np.ndarray, "samples"]
-    source: Source | None
-
-
 class Receiver:
-    """One listening end, 20 ms of PCM out every 20 ms. Owns its libopus decoder.
+    """One listening end, 20 ms of PCM out every 20 ms. Owns a libopus decoder.
 
     Packets come in by ``push``, one or none for every 20 ms, or by ``put``, whenever they come, with the numbers of
     their RTP headers; then ``play`` is called every 20 ms. Real time: what is played is decided when it is due. With
@@ -70,7 +51,6 @@ class Receiver:
         """Of all that the last call played."""
         self.timeline = Timeline()
         """Its ``counts`` say what became of the packets that were put."""
-        self._opus = codec.Decoder()
         self._reader = RedundancyReader(models)
         concealer = models.concealer
         if isinstance(models.vocoder, FARGAN):
@@ -79,26 +59,19 @@ class Receiver:
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
         self._buffer = JitterBuffer()
+        self._decoding = Decoding(self._buffer, config.use_lbrr, config.splice)
         self._clock = 0
         """Position that is played next; all positions are in samples."""
         self._slots_end, self._newest_end = 0, 0
         """Where the slots that were pushed end, and the newest packet."""
         self._filling: int | None = self.delay_packets
         """Calls of ``play`` until the first sound, where packets are put."""
-        self._decoded: deque[_Piece] = deque()
-        """From ``_clock`` on without a hole."""
-        self._decoded_end = 0
-        self._stream, self._sequence, self._last_packet = 0, None, None
-        """Of the packet that was decoded last."""
-        self._splice = Splice() if config.splice else None
-        self._owed = False
-        """The decoder is still to be told what is played in the gap."""
         self._damaged = 0
 
     @property
     def unreadable(self) -> int:
         """Redundancy payloads and packets that could not be read; they count as lost."""
-        return self._damaged + self._reader.unreadable
+        return self._damaged + self._decoding.damaged + self._reader.unreadable
 
     @property
     def waiting(self) -> int:
@@ -174,15 +147,18 @@ class Receiver:
         """The delay is over: from now on time runs."""
         first = self._buffer.first()
         if self._filling is not None and first is not None and first.position < self._clock:
-            self._clock = self._decoded_end = first.position
+            self._go_on_from(first.position)
         self._filling = None
 
     def _skip_surplus(self) -> None:
         """Where the first packets were held up and came all at once: not to lag behind for the rest of the call."""
         surplus = (self._newest_end - self._clock) // PACKET_SAMPLES - self.delay_packets - 1
         if surplus > SURPLUS_PACKETS:
-            self._clock += surplus * PACKET_SAMPLES
-            self._decoded_end = self._clock
+            self._go_on_from(self._clock + surplus * PACKET_SAMPLES)
+
+    def _go_on_from(self, position: int) -> None:
+        self._clock = position
+        self._decoding.begin(position)
 
     def _duration(self, packet: bytes) -> int:
         """Samples in a packet; 0 for one that is damaged, which is counted."""
@@ -198,94 +174,23 @@ class Receiver:
                 self._newest_end = max(self._newest_end, arrival.position + arrival.samples)
 
     def _play(self) -> Float[np.ndarray, "320"]:
-        self._decode_until(self._clock + PACKET_SAMPLES)
-        pcm, source = self._next_decoded()
+        pcm, source = self._decoding.decode(self._clock + PACKET_SAMPLES)
         if source is not None:
             self._state, played = self._good(self._state, pcm)
-            if self._splice is not None:
-                self._splice.hear(np.asarray(played))
+            self._decoding.hear(np.asarray(played))
         else:
             described, frames = self._redundancy()
             self._state, played, known = self._conceal(
                 self._state, described, np.int32(frames), self._key, np.int32(self._played)
             )
             source = Source.DRED if bool(known) else Source.PLC
-            if self._owed:
-                self._splice.feed(self._opus, self._last_packet, np.asarray(played), np.asarray(self._state.pending))
-                self._owed = False
+            self._decoding.fill(np.asarray(played), np.asarray(self._state.pending))
         self._clock += PACKET_SAMPLES
         self._played += 1
         self.counts[source] += 1
         self.last_source = source
         self.last_sources.append(source)
         return np.asarray(played)
-
-    def _next_decoded(self) -> tuple[Float[np.ndarray, "320"], Source | None]:
-        """The next 20 ms of decoded sound; no source where any of it is missing, LBRR where any of it is."""
-        parts, sources, missing = [], [], PACKET_SAMPLES
-        while missing:
-            piece = self._decoded.popleft()
-            if len(piece.pcm) > missing:
-                self._decoded.appendleft(piece._replace(pcm=piece.pcm[missing:]))
-            parts.append(piece.pcm[:missing])
-            sources.append(piece.source)
-            missing -= len(parts[-1])
-        worst = max(sources, key=(Source.GOOD, Source.LBRR, None).index)
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts)), worst
-
-    def _decode_until(self, stop: int) -> None:
-        """Decode what begins before ``stop``.
-
-        Where nothing is, the decoder is kept in step by its own concealment, or by what will be played (``Splice``).
-        """
-        while (at := self._decoded_end) < stop:
-            arrival = self._buffer.take(at)
-            piece = None if arrival is None else self._received(arrival)
-            piece = piece or self._bridge(at, stop)
-            self._decoded.append(piece)
-            self._decoded_end += len(piece.pcm)
-
-    def _received(self, arrival: Arrival) -> _Piece | None:
-        """Decode a packet; None where libopus refuses it."""
-        if arrival.stream != self._stream:
-            self._opus.reset()
-        self._stream, self._sequence = arrival.stream, arrival.sequence
-        try:
-            piece = _Piece(self._opus.decode(arrival.packet), Source.GOOD)
-        except codec.OpusError:
-            self._damaged += 1
-            return None
-        self._last_packet = arrival.packet
-        return piece
-
-    def _bridge(self, at: int, stop: int) -> _Piece:
-        """Sound where no packet begins: the LBRR of the packet that follows, comfort noise, or a part that is missing.
-
-        Where sequence numbers go on but time has passed the sender was silent (DTX), and nothing is missing.
-        """
-        following = self._buffer.first()
-        samples, source = stop - at, None
-        if following is not None and following.stream == self._stream:
-            distance = following.position - at
-            samples = min(samples, distance)
-            if following.sequence is not None and following.sequence - 1 == self._sequence:
-                source = Source.GOOD
-            elif self.config.use_lbrr and opus_packet.has_lbrr(following.packet):
-                copy = round(opus_packet.frame_ms(following.packet[0] & 0xFC) * SAMPLE_RATE_HZ / 1000)
-                if distance == copy and (pcm := self._lbrr(following.packet, copy)) is not None:
-                    return _Piece(pcm, Source.LBRR)
-                if distance > copy:
-                    samples = min(samples, distance - copy)
-        elif following is not None:
-            samples = min(samples, following.position - at)
-        self._owed = self._splice is not None and source is None and samples == PACKET_SAMPLES
-        return _Piece(np.zeros(samples, np.float32) if self._owed else self._opus.conceal(samples), source)
-
-    def _lbrr(self, packet: bytes, samples: int) -> Float[np.ndarray, "samples"] | None:
-        try:
-            return self._opus.decode_lbrr(packet, samples)
-        except codec.OpusError:
-            return None
 
     def _redundancy(self) -> tuple[Described, int]:
         """What a packet in hand says of the past, and how many frames before it the next 20 ms begin.

@@ -26,6 +26,8 @@ SLOT_S = 0.02
 MAX_DATAGRAM = 65_536
 _KEPT = 3000
 """So many of the last times (a minute) make the percentiles."""
+_BACKLOG = 64
+"""So many datagrams are taken at most while it is time to play: a flood must not silence the call."""
 _LOST_TICKS = 50
 """A clock that is so many slots behind (the machine slept) starts anew and does not catch up."""
 
@@ -178,9 +180,8 @@ def receive(
         pass
     clock, heard_at = Clock(slot_s), time.monotonic()
     while not stop() and time.monotonic() - heard_at < idle_s:
-        while (left_s := clock.left_s) > 0:
-            if _take(listening, receiver, got, left_s):
-                heard_at = time.monotonic()
+        if _take_until_tick(listening, receiver, got, clock):
+            heard_at = time.monotonic()
         late_s, begin = clock.tick(), time.monotonic()
         pcm = receiver.play()
         if len(pcm):
@@ -189,6 +190,18 @@ def receive(
             got.timing.note(late_s, time.monotonic() - begin, slot_s)
         on_slot(got)
     return got
+
+
+def _take_until_tick(listening: socket.socket, receiver: Receiver, got: Received, clock: Clock) -> bool:
+    """Take what comes until the clock ticks, and what waits already where it is late; whether that was anything."""
+    came, overdue = False, 0
+    while (left_s := clock.left_s) > 0 or overdue < _BACKLOG:
+        overdue += left_s <= 0
+        if _take(listening, receiver, got, left_s):
+            came = True
+        elif left_s <= 0:
+            break
+    return came
 
 
 def _take(listening: socket.socket, receiver: Receiver, got: Received, wait_s: float) -> bool:
