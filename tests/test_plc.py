@@ -291,12 +291,14 @@ def test_uniforms_belong_to_rows(rng):
     np.testing.assert_array_equal(states.pending[2], u[2, 2, 80:])
 
 
-def test_fade_in_after_a_gap():
+@pytest.mark.parametrize(("described", "power"), [(True, 2), (False, 8)])
+def test_fade_in_after_a_gap(described, power):
+    """What was guessed gives way early."""
     concealer = counting_concealer(UNIFORMS)
     xs = counting_input([1, 0, 0], fill=0.0)
     xs = xs._replace(pcm=np.full((3, 320), -0.5, np.float32), uniforms=np.full((3, 3, 160, 8), 0.25, np.float32))
-    _, pcm = run(concealer, xs)
-    spoken = np.cos(np.pi * np.arange(80) / 160) ** 8
+    _, pcm = run(concealer, xs._replace(known=np.full_like(xs.known, described)))
+    spoken = np.cos(np.pi * np.arange(80) / 160) ** power
     np.testing.assert_allclose(pcm[1, :80], -0.5 * (1 - spoken) + 0.25 * spoken, atol=1e-6)
     np.testing.assert_array_equal(pcm[1, 80:], -0.5)
     np.testing.assert_array_equal(pcm[2], -0.5)

@@ -8,7 +8,7 @@ Let a gap begin at frame K; the last real sample is 160 K - 1 and the last real 
   second half is *pending*.
 * The next lost packet begins with the pending samples and speaks two more rows.
 * A vocoder with a look ahead of L rows is given rows up to K + 2 + L for it.
-* The first packet after the gap is faded in over the pending samples, 5 ms; see ``FADE_IN``.
+* The first packet after the gap is faded in over the pending samples, 5 ms; earlier where they were guessed.
 
 The predictor runs on every frame and follows what was received, described (DRED) or lost. Rows from K + 2 on are a look
 ahead to frames that may yet arrive, so the state after them is never kept: the next packet starts again from the state
@@ -38,11 +38,13 @@ from jdred.vocoder import Vocoder, VocoderInput
 SPOKEN_ROWS = PACKET_FRAMES + 1
 """Feature rows that a lost packet reaches into: those centred on its two frames' starts and on its end."""
 HALF_FRAME = FRAME_SAMPLES // 2
-FADE_IN = np.float32(1 - (0.5 + 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRAME)) ** 4)
-"""[80] weight of the received sound after a gap; half after 1.3 ms.
+FADE_IN = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRAME))
+"""[80] weight of the received sound after a gap that was described: a raised cosine."""
+FADE_IN_EARLY = 1 - (1 - FADE_IN) ** 4
+"""[80] the same after a gap that was guessed: half after 1.3 ms.
 
-What was guessed gives way early: where it is out of phase, a slow fade leaves a dent. PESQ of validation speech with
-isolated losses is .024 better than with a raised cosine.
+A guess is often out of phase with what follows, and where the two are mixed a dent is left. PESQ of validation speech
+with isolated losses is .024 better for it.
 """
 ATTENUATION = np.float32([0, 0, -0.1, -0.1, -0.2, -0.2, -0.4, -0.4, -0.8, -0.8])
 """Added to c_0 of the n-th predicted frame in a row (first: 1); 1 less for each frame beyond. 1 is 2.36 dB.
@@ -168,7 +170,8 @@ class Concealer:
 
     def _fade_in(self, state: ConcealerState, pcm: Float[Array, "320"]) -> Float[Array, "320"]:
         """What is played of a received packet."""
-        head = FADE_IN * pcm[:HALF_FRAME] + (1 - FADE_IN) * state.pending
+        weight = jnp.where(state.predicted > 0, FADE_IN_EARLY, FADE_IN)
+        head = weight * pcm[:HALF_FRAME] + (1 - weight) * state.pending
         faded = jnp.concatenate([head, pcm[HALF_FRAME:]])
         return jnp.clip(jnp.where(state.concealed, faded, pcm), -1.0, 1.0)
 
