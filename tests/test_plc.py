@@ -291,17 +291,19 @@ def test_uniforms_belong_to_rows(rng):
     np.testing.assert_array_equal(states.pending[2], u[2, 2, 80:])
 
 
-@pytest.mark.parametrize(("described", "power"), [(True, 2), (False, 8)])
-def test_fade_in_after_a_gap(described, power):
-    """What was guessed gives way early."""
+@pytest.mark.parametrize(("first", "second", "power"), [
+    ([0, 0, 0], [1, 1, 1], 2), ([0, 0, 0], [0, 0, 1], 2), ([1, 1, 1], [0, 0, 0], 8), ([1, 1, 1], [1, 1, 0], 8),
+])  # fmt: skip
+def test_fade_in_after_a_gap(first, second, power):
+    """Earlier where what is left of the gap, from the last row of the second packet, was predicted."""
     concealer = counting_concealer(UNIFORMS)
-    xs = counting_input([1, 0, 0], fill=0.0)
-    xs = xs._replace(pcm=np.full((3, 320), -0.5, np.float32), uniforms=np.full((3, 3, 160, 8), 0.25, np.float32))
-    _, pcm = run(concealer, xs._replace(known=np.full_like(xs.known, described)))
+    xs = counting_input([1, 1, 0, 0], fill=0.0)
+    xs = xs._replace(pcm=np.full((4, 320), -0.5, np.float32), uniforms=np.full((4, 3, 160, 8), 0.25, np.float32))
+    _, pcm = run(concealer, xs._replace(known=np.array([first, second, [0] * 3, [0] * 3], bool)))
     spoken = np.cos(np.pi * np.arange(80) / 160) ** power
-    np.testing.assert_allclose(pcm[1, :80], -0.5 * (1 - spoken) + 0.25 * spoken, atol=1e-6)
-    np.testing.assert_array_equal(pcm[1, 80:], -0.5)
-    np.testing.assert_array_equal(pcm[2], -0.5)
+    np.testing.assert_allclose(pcm[2, :80], -0.5 * (1 - spoken) + 0.25 * spoken, atol=1e-6)
+    np.testing.assert_array_equal(pcm[2, 80:], -0.5)
+    np.testing.assert_array_equal(pcm[3], -0.5)
 
 
 def test_good_packets_pass_bit_exactly(rng):

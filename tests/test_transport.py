@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,19 +119,19 @@ def packets(models, speech):
 class Call:
     """A receiver on a port of this machine, in a thread."""
 
-    def __init__(self, models, idle_s=0.3, play_s=0.0):
+    def __init__(self, models, idle_s=0.3, work_s=lambda slot: 0.0):
         self.listening = transport.listen_on(0, "127.0.0.1")
         self.address = self.listening.getsockname()
         self.receiver = Receiver(models, ReceiverConfig(playout_delay_ms=300))
         self.heard = []
         self.got = None
-        self._thread = threading.Thread(target=self._run, args=(idle_s, play_s), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(idle_s, work_s), daemon=True)
         self._thread.start()
 
-    def _run(self, idle_s, play_s):
+    def _run(self, idle_s, work_s):
         def play(pcm):
+            time.sleep(work_s(len(self.heard)))
             self.heard.append(pcm)
-            time.sleep(play_s)
 
         self.got = transport.receive(self.listening, self.receiver, play, FAST_S, idle_s)
 
@@ -158,12 +159,27 @@ def test_a_call_over_udp_is_the_call(models, packets):
     assert 0 < figures["work_p50_ms"] <= figures["work_p99_ms"] <= figures["work_worst_ms"]
 
 
-def test_who_is_too_slow_to_play_takes_every_packet_all_the_same(models, packets):
+@pytest.mark.parametrize("work_s", [lambda slot: 2 * FAST_S, lambda slot: 0.5 * (slot == 0)], ids=["slow", "stalls"])
+def test_who_plays_too_slowly_plays_all_the_same(models, packets, work_s):
     transport.warm_up(models, receiver=ReceiverConfig())
-    call = Call(models, play_s=2 * FAST_S)
+    call = Call(models, idle_s=0.3, work_s=work_s)
     transport.send(packets, call.address, Numbering(0, 0, 1), FAST_S)
-    call.result()
+    heard = call.result()
     assert call.got.datagrams == PACKETS
+    assert len(heard) >= PACKETS * PACKET_SAMPLES
+
+
+def test_a_flood_does_not_keep_from_playing():
+    late, got, taken = SimpleNamespace(left_s=-1.0), transport.Received(), []
+    receiver = SimpleNamespace(put=lambda packet, *numbers: taken.append(packet))
+    with transport.listen_on(0, "127.0.0.1") as listening, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        for number in range(100):
+            out.sendto(pack(RtpPacket(bytes([number]), number, 0, 1)), listening.getsockname())
+        took = [transport._take_until_tick(listening, receiver, got, late) for _ in range(2)]
+        assert took == [True, True]
+        assert [len(taken), got.datagrams] == [100, 100]
+        assert not transport._take_until_tick(listening, receiver, got, late)
+    assert transport._BACKLOG < 100
 
 
 def test_loss_garbage_and_a_new_sender_on_the_way(models, packets):

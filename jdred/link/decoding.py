@@ -1,4 +1,4 @@
-"""Packets in hand to sound, 20 ms at a time: by libopus, from LBRR, or a hole where nothing is known.
+"""Packets in hand to sound, 20 ms at a time: from the packet, the LBRR of the next, or a hole for others to fill.
 
 Positions count samples at 16 kHz, as in ``jitter``. 20 ms of which a part is missing count as missing.
 """
@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jdred.config import PACKET_SAMPLES, SAMPLE_RATE_HZ
 from jdred.link.jitter import Arrival, JitterBuffer
@@ -18,7 +18,7 @@ from jdred.opus import packet as opus_packet
 
 
 class Source(StrEnum):
-    """Where a played packet came from."""
+    """Where a played packet came from; what this module cannot give is described (DRED) or predicted (PLC)."""
 
     GOOD = "GOOD"
     LBRR = "LBRR"
@@ -33,37 +33,46 @@ class _Piece(NamedTuple):
     source: Source | None
 
 
-class Decoding:
-    """One stream's packets as sound. Owns its libopus decoder, which has to be told what is played in a hole."""
+class PacketDecoder:
+    """One call's packets as sound. Owns its libopus decoder.
+
+    After every ``decode`` it is told what was played: by ``hear`` where there was sound, by ``fill`` where a hole was.
+    """
 
     def __init__(self, buffer: JitterBuffer, use_lbrr: bool, splice: bool):
         """
         Args:
           buffer: where the packets are; they are taken out of it.
-          splice: see ``splice.Splice``.
+          splice: libopus is told what was played in a hole; else it goes on from its own concealment.
         Raises:
           OpusError: there is no libopus.
         """
-        self.damaged = 0
-        """Packets that libopus refused; they count as lost."""
+        self.refused = 0
+        """Packets that libopus could not decode; they count as lost."""
         self._buffer, self._use_lbrr = buffer, use_lbrr
         self._opus = codec.Decoder()
         self._splice = Splice() if splice else None
         self._owed = False
         """The decoder is still to be told what is played in the hole."""
         self._pieces: deque[_Piece] = deque()
+        """Decoded and not played, without a gap between them."""
         self._end = 0
         """Behind the last piece."""
         self._stream, self._sequence, self._last_packet = 0, None, None
-        """Of the packet that was decoded last."""
+        """Of the newest packet that was to be decoded; the packet itself only where that went well."""
 
     def begin(self, position: int) -> None:
-        """What was decoded is at its end; go on from there."""
+        """Go on from there; what is decoded and not played is dropped."""
+        self._pieces.clear()
         self._end = position
 
     def decode(self, stop: int) -> tuple[Float[np.ndarray, "320"], Source | None]:
-        """The 20 ms that end at ``stop``, behind those of the last call: no source where any of it is missing, LBRR
-        where any of it is.
+        """The next 20 ms of sound and where it came from.
+
+        Args:
+          stop: where they end: 320 behind that of the last call, or behind ``begin``.
+        Returns:
+          LBRR as the source where any of it is, none where any of it is missing: then the sound is not to be played.
         """
         self._decode_until(stop)
         parts, sources, missing = [], [], PACKET_SAMPLES
@@ -77,15 +86,18 @@ class Decoding:
         worst = max(sources, key=(Source.GOOD, Source.LBRR, None).index)
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)), worst
 
-    def hear(self, played: Float[np.ndarray, "320"]) -> None:
+    def hear(self, played: Float[Array, "320"]) -> None:
         """What was played of the last call's sound."""
         if self._splice is not None:
-            self._splice.hear(played)
+            self._splice.hear(np.asarray(played))
 
-    def fill(self, played: Float[np.ndarray, "320"], pending: Float[np.ndarray, "ahead"]) -> None:
-        """What was played in the hole that the last call found, and what will be if it goes on."""
+    def fill(self, played: Float[Array, "320"], pending: Float[Array, "ahead"]) -> None:
+        """What was played where any of the 20 ms was missing, and what will be next if nothing comes.
+
+        Of use where all of it was missing.
+        """
         if self._owed:
-            self._splice.feed(self._opus, self._last_packet, played, pending)
+            self._splice.feed(self._opus, self._last_packet, np.asarray(played), np.asarray(pending))
             self._owed = False
 
     def _decode_until(self, stop: int) -> None:
@@ -108,7 +120,7 @@ class Decoding:
         try:
             piece = _Piece(self._opus.decode(arrival.packet), Source.GOOD)
         except codec.OpusError:
-            self.damaged += 1
+            self.refused += 1
             return None
         self._last_packet = arrival.packet
         return piece

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdred.config import FRAME_SAMPLES, PACKET_SAMPLES, SAMPLE_RATE_HZ, ReceiverConfig
-from jdred.link.decoding import Decoding, Source
+from jdred.link.decoding import PacketDecoder, Source
 from jdred.link.jitter import Arrival, JitterBuffer, Timeline
 from jdred.link.redundancy import NOTHING, Described, RedundancyReader, describe, gap_rows, reaches
 from jdred.models import Models
@@ -33,7 +33,7 @@ SURPLUS_PACKETS = 10
 
 
 class Receiver:
-    """One listening end, 20 ms of PCM out every 20 ms. Owns a libopus decoder.
+    """One listening end, 20 ms of PCM out every 20 ms.
 
     Packets come in by ``push``, one or none for every 20 ms, or by ``put``, whenever they come, with the numbers of
     their RTP headers; then ``play`` is called every 20 ms. Real time: what is played is decided when it is due. With
@@ -51,6 +51,8 @@ class Receiver:
         """Of all that the last call played."""
         self.timeline = Timeline()
         """Its ``counts`` say what became of the packets that were put."""
+        self._buffer = JitterBuffer()
+        self._decoder = PacketDecoder(self._buffer, config.use_lbrr, config.splice)
         self._reader = RedundancyReader(models)
         concealer = models.concealer
         if isinstance(models.vocoder, FARGAN):
@@ -58,8 +60,6 @@ class Receiver:
         self._good, self._conceal = bind(Concealer.good, concealer), bind(_conceal, concealer)
         self._state = concealer.init_state()
         self._key, self._played = jax.random.key(config.seed), 0
-        self._buffer = JitterBuffer()
-        self._decoding = Decoding(self._buffer, config.use_lbrr, config.splice)
         self._clock = 0
         """Position that is played next; all positions are in samples."""
         self._slots_end, self._newest_end = 0, 0
@@ -67,11 +67,12 @@ class Receiver:
         self._filling: int | None = self.delay_packets
         """Calls of ``play`` until the first sound, where packets are put."""
         self._damaged = 0
+        """Packets that do not say how long they are."""
 
     @property
     def unreadable(self) -> int:
         """Redundancy payloads and packets that could not be read; they count as lost."""
-        return self._damaged + self._decoding.damaged + self._reader.unreadable
+        return self._damaged + self._decoder.refused + self._reader.unreadable
 
     @property
     def waiting(self) -> int:
@@ -158,7 +159,7 @@ class Receiver:
 
     def _go_on_from(self, position: int) -> None:
         self._clock = position
-        self._decoding.begin(position)
+        self._decoder.begin(position)
 
     def _duration(self, packet: bytes) -> int:
         """Samples in a packet; 0 for one that is damaged, which is counted."""
@@ -174,17 +175,17 @@ class Receiver:
                 self._newest_end = max(self._newest_end, arrival.position + arrival.samples)
 
     def _play(self) -> Float[np.ndarray, "320"]:
-        pcm, source = self._decoding.decode(self._clock + PACKET_SAMPLES)
+        pcm, source = self._decoder.decode(self._clock + PACKET_SAMPLES)
         if source is not None:
             self._state, played = self._good(self._state, pcm)
-            self._decoding.hear(np.asarray(played))
+            self._decoder.hear(played)
         else:
             described, frames = self._redundancy()
             self._state, played, known = self._conceal(
                 self._state, described, np.int32(frames), self._key, np.int32(self._played)
             )
             source = Source.DRED if bool(known) else Source.PLC
-            self._decoding.fill(np.asarray(played), np.asarray(self._state.pending))
+            self._decoder.fill(played, self._state.pending)
         self._clock += PACKET_SAMPLES
         self._played += 1
         self.counts[source] += 1

@@ -27,7 +27,7 @@ MAX_DATAGRAM = 65_536
 _KEPT = 3000
 """So many of the last times (a minute) make the percentiles."""
 _BACKLOG = 64
-"""So many datagrams are taken at most while it is time to play: a flood must not silence the call."""
+"""So many datagrams are taken at most when it is time to play: a flood must not silence the call."""
 _LOST_TICKS = 50
 """A clock that is so many slots behind (the machine slept) starts anew and does not catch up."""
 
@@ -169,7 +169,9 @@ def receive(
     on_slot: Callable[[Received], None] = lambda received: None,
     got: Received | None = None,
 ) -> Received:
-    """Play a call: the clock starts with its first packet; it is over when nothing came for ``idle_s``.
+    """Play a call: the clock starts with its first packet; it is over when nothing came for ``idle_s`` and nothing waits.
+
+    Whoever plays more slowly than a slot falls behind by so much; beyond ``jitter.JUMP_SAMPLES`` packets are lost.
 
     Args:
       play: is handed 320 samples in every slot once the playout delay is filled.
@@ -179,9 +181,11 @@ def receive(
     while not stop() and not _take(listening, receiver, got, 0.2):
         pass
     clock, heard_at = Clock(slot_s), time.monotonic()
-    while not stop() and time.monotonic() - heard_at < idle_s:
+    while not stop():
         if _take_until_tick(listening, receiver, got, clock):
             heard_at = time.monotonic()
+        elif time.monotonic() - heard_at >= idle_s and not receiver.waiting:
+            break
         late_s, begin = clock.tick(), time.monotonic()
         pcm = receiver.play()
         if len(pcm):
@@ -194,22 +198,22 @@ def receive(
 
 def _take_until_tick(listening: socket.socket, receiver: Receiver, got: Received, clock: Clock) -> bool:
     """Take what comes until the clock ticks, and what waits already where it is late; whether that was anything."""
-    came, overdue = False, 0
-    while (left_s := clock.left_s) > 0 or overdue < _BACKLOG:
-        overdue += left_s <= 0
-        if _take(listening, receiver, got, left_s):
-            came = True
-        elif left_s <= 0:
+    came = False
+    while (left_s := clock.left_s) > 0:
+        came |= _take(listening, receiver, got, left_s)
+    for _ in range(_BACKLOG):
+        if not _take(listening, receiver, got, 0.0):
             break
+        came = True
     return came
 
 
 def _take(listening: socket.socket, receiver: Receiver, got: Received, wait_s: float) -> bool:
-    """Wait for a datagram and put it into the receiver; False where none came in time."""
-    listening.settimeout(max(1e-4, wait_s))
+    """Wait for a datagram and put it into the receiver; False where none came in time (0: none waits)."""
+    listening.settimeout(wait_s)
     try:
         datagram = listening.recv(MAX_DATAGRAM)
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
         return False
     got.datagrams += 1
     try:

@@ -8,7 +8,7 @@ Let a gap begin at frame K; the last real sample is 160 K - 1 and the last real 
   second half is *pending*.
 * The next lost packet begins with the pending samples and speaks two more rows.
 * A vocoder with a look ahead of L rows is given rows up to K + 2 + L for it.
-* The first packet after the gap is faded in over the pending samples, 5 ms; earlier where they were guessed.
+* The first packet after the gap is faded in over the pending samples, 5 ms; earlier where they were predicted.
 
 The predictor runs on every frame and follows what was received, described (DRED) or lost. Rows from K + 2 on are a look
 ahead to frames that may yet arrive, so the state after them is never kept: the next packet starts again from the state
@@ -39,12 +39,12 @@ SPOKEN_ROWS = PACKET_FRAMES + 1
 """Feature rows that a lost packet reaches into: those centred on its two frames' starts and on its end."""
 HALF_FRAME = FRAME_SAMPLES // 2
 FADE_IN = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRAME))
-"""[80] weight of the received sound after a gap that was described: a raised cosine."""
+"""[80] weight of the received sound where the pending samples were described: a raised cosine."""
 FADE_IN_EARLY = 1 - (1 - FADE_IN) ** 4
-"""[80] the same after a gap that was guessed: half after 1.3 ms.
+"""[80] the same where they were predicted: half after 1.3 ms.
 
 A guess is often out of phase with what follows, and where the two are mixed a dent is left. PESQ of validation speech
-with isolated losses is .024 better for it.
+with isolated losses is .024 better for it, in the mean of four draws of losses.
 """
 ATTENUATION = np.float32([0, 0, -0.1, -0.1, -0.2, -0.2, -0.4, -0.4, -0.8, -0.8])
 """Added to c_0 of the n-th predicted frame in a row (first: 1); 1 less for each frame beyond. 1 is 2.36 dB.
@@ -79,6 +79,8 @@ class ConcealerState(NamedTuple):
     """After the pending samples; of use in a gap only."""
     pending: Float[Array, "80"]
     """In a gap: spoken beyond the newest packet."""
+    guessed: Bool[Array, ""]
+    """The pending samples were predicted."""
     concealed: Bool[Array, ""]
     """The newest packet was lost."""
     predicted: Int[Array, ""]
@@ -125,6 +127,7 @@ class Concealer:
             predictor=self.predictor.init_state(),
             vocoder=self.vocoder.init_state(),
             pending=jnp.zeros(HALF_FRAME),
+            guessed=jnp.zeros((), bool),
             concealed=jnp.zeros((), bool),
             predicted=jnp.full((), LONG_LOST, jnp.int32),
         )
@@ -170,7 +173,7 @@ class Concealer:
 
     def _fade_in(self, state: ConcealerState, pcm: Float[Array, "320"]) -> Float[Array, "320"]:
         """What is played of a received packet."""
-        weight = jnp.where(state.predicted > 0, FADE_IN_EARLY, FADE_IN)
+        weight = jnp.where(state.guessed, FADE_IN_EARLY, FADE_IN)
         head = weight * pcm[:HALF_FRAME] + (1 - weight) * state.pending
         faded = jnp.concatenate([head, pcm[HALF_FRAME:]])
         return jnp.clip(jnp.where(state.concealed, faded, pcm), -1.0, 1.0)
@@ -219,6 +222,7 @@ class Concealer:
             predicted=predicted,
             vocoder=vocoder,
             pending=pcm[PACKET_SAMPLES:],
+            guessed=~known[PACKET_FRAMES],
             concealed=jnp.ones((), bool),
         )
         return state, pcm[:PACKET_SAMPLES]
