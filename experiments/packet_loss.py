@@ -217,7 +217,7 @@ def page(
         outcomes[name] = compare.Outcome(trial.pcm, sources, rates[0], lbrr, rates[1], figures_of)
     lost = np.resize(np.asarray(stage.traces[kept["opus_plc", clip].kind][clip], bool), packets)
     comparison = compare.Comparison(lost, kept["opus_plc", clip].sent.delay_samples, outcomes)
-    return report.page(clip, comparison, options.dred)
+    return report.page(clip, comparison, options.dred, options.receiver)
 
 
 if __name__ == "__main__":

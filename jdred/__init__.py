@@ -6,6 +6,7 @@ backwards in time, and a neural vocoder, going on from the last good sample, spe
 (DRED), as pure functions that train, measure and run live.
 
 >>> models = jdred.load()
+>>> jdred.warm_up(models)  # compile now, not in the middle of the call
 >>> sender, receiver = jdred.Sender(models), jdred.Receiver(models)
 >>> packet = sender.send(pcm)  # 320 samples at 16 kHz to one real Opus packet
 >>> heard = receiver.push(packet)  # or None where it was lost
@@ -40,6 +41,7 @@ _HOMES = {
     "plan": "jdred.link.plan",
     "read_trace": "jdred.link.channel",
     "simulate": "jdred.link.simulate",
+    "warm_up": "jdred.link.call",
 }
 __all__ = list(_HOMES)
 

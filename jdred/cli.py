@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -176,8 +176,10 @@ def _compare(
     with written_whole(out) as folder:
         for name, outcome in comparison.outcomes.items():
             (folder / f"{name}.wav").write_bytes(wav_bytes(outcome.pcm))
-        (folder / "summary.json").write_text(json.dumps(comparison.summary(), indent=2, allow_nan=False) + "\n")
-        (folder / "report.html").write_text(page(title, comparison, sender), encoding="utf-8")
+        settings = {"models": models, "sender": asdict(sender), "receiver": asdict(receiver)}
+        summary = comparison.summary() | {"settings": settings}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        (folder / "report.html").write_text(page(title, comparison, sender, receiver), encoding="utf-8")
     print(comparison.table())
     print(f"open {out / 'report.html'}")
 

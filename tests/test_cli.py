@@ -11,6 +11,7 @@ import soundfile
 import jdred.models
 from jdred.assets import demo_clip_path
 from jdred.cli import main
+from jdred.config import ReceiverConfig
 from jdred.evaluation import metrics
 from jdred.evaluation.clips import read_clip, wav_bytes, written_whole
 from jdred.evaluation.compare import CONFIGURATIONS
@@ -58,7 +59,10 @@ def test_simulate_writes_everything(speech, tmp_path, capsys):
         sound = soundfile.info(out / f"{name}.wav")
         assert (sound.samplerate, sound.channels, sound.subtype) == (16_000, 1, "PCM_16")
         assert sound.frames == 16_000 * SECONDS
-    check_summary(json.loads((out / "summary.json").read_text())["configs"], packets=76, lost=7)
+    summary = json.loads((out / "summary.json").read_text())
+    check_summary(summary["configs"], packets=76, lost=7)
+    assert summary["settings"]["models"] == "default"
+    assert summary["settings"]["receiver"]["playout_delay_ms"] == ReceiverConfig().playout_delay_ms
     assert "dred_lbrr" in capsys.readouterr().out
 
 

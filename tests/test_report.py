@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from matplotlib.image import imread
 
-from jdred.config import SenderConfig
+from jdred.config import ReceiverConfig, SenderConfig
 from jdred.evaluation.compare import CONFIGURATIONS, MEASURES, Comparison, Outcome
 from jdred.evaluation.gaps import loudest_gaps
 from jdred.evaluation.pictures import spectrogram_png
@@ -43,7 +43,7 @@ def comparison():
 
 @pytest.fixture(scope="module")
 def html(comparison):
-    return page("<b>Clip</b> & co", comparison, SenderConfig(dred_duration_ms=1000))
+    return page("<b>Clip</b> & co", comparison, SenderConfig(dred_duration_ms=1000), ReceiverConfig())
 
 
 def test_page_is_one_file(html):
@@ -97,7 +97,7 @@ def test_gaps_close_up_are_the_loudest_and_lie_where_packets_were_lost(html, com
     quiet_first = comparison._replace(lost=lost, outcomes={**comparison.outcomes, "original": speech})
     assert [(begin + DELAY) // 320 for begin, _ in loudest_gaps(quiet_first)] == [15, 30, 40]
     none = comparison._replace(lost=np.zeros(PACKETS, bool))
-    assert "close up" not in page("x", none, SenderConfig())
+    assert "close up" not in page("x", none, SenderConfig(), ReceiverConfig())
 
 
 def test_facts_and_figures(html):
@@ -138,7 +138,7 @@ def test_long_clips_stay_narrow():
 
 
 def test_pages_are_gathered_in_frames(comparison):
-    alone = page("a <b>", comparison, SenderConfig())
+    alone = page("a <b>", comparison, SenderConfig(), ReceiverConfig())
     html = gathered("Loss & repair", {"a <b>": alone}, {"Means": "| x < y |"}, {"Bars": b"\x89PNG"})
     frame = re.search(r'<iframe title="a &lt;b&gt;" srcdoc="([^"]*)"></iframe>', html)
     assert unescape(frame[1]) == alone

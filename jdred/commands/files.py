@@ -35,7 +35,7 @@ class Decode:
     out: Positional[Path]
     """The .wav file, 16 kHz mono."""
     trace: Path | None = None
-    """Text file of the digits 0 and 1 (1 = lost), one a packet, in place of --loss and --burst-ms."""
+    """Text file of the digits 0 and 1 (1 = lost), one a packet, not --loss and --burst-ms; repeated if need be."""
     loss: float = 0.0
     """Fraction of packets lost, 0 .. 1."""
     burst_ms: float = 0.0
@@ -71,7 +71,7 @@ def encode(args: Encode) -> None:
     with counter("encode", packets_of(len(pcm))) as advance:
         data = files.encode(pcm, models, config, advance)
     write_file(args.out, data)
-    print(f"{args.out}: {8 * len(data) / 1000 / (len(pcm) / 16_000):.1f} kb/s")
+    print(f"{args.out}: {8 * len(data) / 1000 / (len(pcm) / 16_000):.1f} kb/s with the file's own headers")
 
 
 def decode(args: Decode) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def send(args: Send) -> None:
     from jdred import load
     from jdred.evaluation.clips import read_clip
     from jdred.link import transport
-    from jdred.link.call import packetize
+    from jdred.link.call import packetize, warm_up
     from jdred.link.sender import Sender
     from jdred.progress import board
 
@@ -78,7 +79,7 @@ def send(args: Send) -> None:
         load(args.sending.models),
     )
     config = sender_config(args.sending, models)
-    transport.warm_up(models, config)
+    warm_up(models, config, receiver=None)
     sender, count = Sender(models, config), round(args.minutes * 60 * 50) or len(blocks)
     packets = (sender.send(block) for block in islice(cycle(blocks), count))
     with board("sent") as show:
@@ -96,6 +97,7 @@ def receive(args: Receive) -> None:
     from jdred.config import SAMPLE_RATE_HZ
     from jdred.evaluation.clips import check_folder, write_file
     from jdred.link import transport
+    from jdred.link.call import warm_up
     from jdred.link.receiver import Receiver
     from jdred.progress import board
 
@@ -103,7 +105,7 @@ def receive(args: Receive) -> None:
     args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     transport.listen_on(args.port).close()  # Say so at once if it cannot be had.
     models = load(args.models)
-    transport.warm_up(models, receiver=args.receiver)
+    warm_up(models, sender=None, receiver=args.receiver)
     receiver, got = Receiver(models, args.receiver), transport.Received()
     # Written as it comes, so that a long call needs no memory and an interrupted one is not lost.
     with (
@@ -140,13 +142,18 @@ def proxy(args: Proxy) -> None:
 
 
 def statistics(got: "Received", receiver: "Receiver") -> dict[str, Any]:
-    """All figures of a received call."""
+    """All figures of a received call; what is played with nothing in hand at its end is no concealment."""
+    from jdred.link.receiver import Source
+
+    counts = receiver.counts - Counter({Source.PLC: got.idle_slots})
+    sources = {str(source): counts[source] for source in sorted(counts)}
     return {
         "datagrams": got.datagrams,
         "malformed": got.malformed,
         "slots": got.slots,
+        "idle_slots": got.idle_slots,
         "kbps": _kbps(got),
-        "sources": {str(source): receiver.counts[source] for source in sorted(receiver.counts)},
+        "sources": sources,
         "packets": asdict(receiver.timeline.counts),
         "unreadable": receiver.unreadable,
         "waiting": receiver.waiting,
@@ -156,14 +163,15 @@ def statistics(got: "Received", receiver: "Receiver") -> dict[str, Any]:
 
 def _kbps(got: "Received") -> float:
     """Of what arrived, over the time that was played."""
-    return 8 * got.bytes / 1000 / (0.02 * max(1, got.slots))
+    return 8 * got.bytes / 1000 / (0.02 * max(1, got.slots - got.idle_slots))
 
 
 def _received(got: "Received", receiver: "Receiver") -> dict[str, str]:
     told, timing = statistics(got, receiver), got.timing.figures()
-    shares = {source: f"{count} ({count / max(1, got.slots):.1%})" for source, count in told["sources"].items()}
+    slots = got.slots - got.idle_slots
+    shares = {source: f"{count} ({count / max(1, slots):.1%})" for source, count in told["sources"].items()}
     return {
-        "seconds": f"{0.02 * got.slots:.1f}",
+        "seconds": f"{0.02 * slots:.1f}",
         "kb/s": f"{told['kbps']:.1f}",
         **shares,
         **{name: str(told["packets"][name]) for name in ("late", "duplicate", "reordered", "restarts")},

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 from jaxtyping import Float
 
-from jdred.config import SAMPLE_RATE_HZ, SenderConfig
+from jdred.config import SAMPLE_RATE_HZ, ReceiverConfig, SenderConfig
 from jdred.evaluation.clips import wav_bytes
 from jdred.evaluation.compare import Comparison, Outcome
 from jdred.evaluation.gaps import close_ups
@@ -40,12 +40,12 @@ RATES = {"CORE": "core_kbps", "LBRR": "lbrr_kbps", "DRED": "dred_kbps"}
 COLUMNS = (("ESTOI", "estoi"), ("STOI", "stoi"), ("PESQ-WB", "pesq_wb"), ("PLCMOS", "plcmos"))
 
 
-def page(title: str, comparison: Comparison, sender: SenderConfig) -> str:
+def page(title: str, comparison: Comparison, sender: SenderConfig, receiver: ReceiverConfig) -> str:
     """The whole page.
 
     Args:
       title: of the clip.
-      sender: of the configuration ``dred_lbrr``, named in a note.
+      sender, receiver: of the configuration ``dred_lbrr``, named in a note.
     """
     outcomes = comparison.outcomes
     return Template(_asset("report.html")).substitute(
@@ -61,8 +61,16 @@ def page(title: str, comparison: Comparison, sender: SenderConfig) -> str:
         table=_table(outcomes),
         rate_legend=_legend({"CORE": "Opus core", "LBRR": "LBRR", "DRED": "DRED"}),
         bars=_bars(outcomes),
-        settings=f"Core of {sender.bitrate_bps / 1000:g} kb/s, redundancy of {sender.dred_duration_ms / 1000:g} s.",
+        settings=_settings(sender, receiver),
         audio="\n".join(_audio(outcome.pcm) for outcome in outcomes.values()),
+    )
+
+
+def _settings(sender: SenderConfig, receiver: ReceiverConfig) -> str:
+    share = "every packet" if sender.dred_every == 1 else f"one packet of {sender.dred_every}"
+    return (
+        f"Core of {sender.bitrate_bps / 1000:g} kb/s, redundancy of {sender.dred_duration_ms / 1000:g} s in {share}, "
+        f"levels {sender.level} to {sender.max_level}, playout delay {receiver.playout_delay_ms / 1000:g} s."
     )
 
 

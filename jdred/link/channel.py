@@ -83,10 +83,12 @@ def draw_trace(
     Raises:
       ValueError: an argument out of the range that the models state.
     """
-    if packets < 1 or not 0 <= loss <= 1 or not packet_ms > 0 or min(protect_first, protect_last) < 0:
+    if not 0 <= loss <= 1:
+        raise ValueError(f"expected a loss of 0 .. 1, got {loss}")
+    if packets < 1 or not packet_ms > 0 or min(protect_first, protect_last) < 0:
         raise ValueError(
-            f"expected packets >= 1, 0 <= loss <= 1, packet_ms > 0 and nothing negative to protect, got packets "
-            f"{packets}, loss {loss}, packet_ms {packet_ms}, protect {protect_first} and {protect_last}"
+            f"expected packets >= 1, packet_ms > 0 and nothing negative to protect, got packets {packets}, "
+            f"packet_ms {packet_ms}, protect {protect_first} and {protect_last}"
         )
     key = jax.random.key(seed)
     if mean_burst_ms is None:

@@ -14,12 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jdred.config import PACKET_SAMPLES, ReceiverConfig, SenderConfig
 from jdred.link.network import Network
 from jdred.link.receiver import Receiver
 from jdred.link.rtp import Numbering, RtpError, pack, unpack
-from jdred.link.sender import Sender
-from jdred.models import Models
 
 Address = tuple[str, int]
 SLOT_S = 0.02
@@ -156,6 +153,8 @@ class Received:
     """Datagrams that are no RTP packets."""
     slots: int = 0
     """Times 20 ms played."""
+    idle_slots: int = 0
+    """Of these the last ones, with nothing in hand: the call is over, or its packets are late."""
     timing: Timing = field(default_factory=Timing)
 
 
@@ -169,7 +168,7 @@ def receive(
     on_slot: Callable[[Received], None] = lambda received: None,
     got: Received | None = None,
 ) -> Received:
-    """Play a call: the clock starts with its first packet; it is over when nothing came for ``idle_s`` and nothing waits.
+    """Play a call: the clock starts with its first packet; it is over when none came for ``idle_s`` and none waits.
 
     Whoever plays more slowly than a slot falls behind by so much; beyond ``jitter.JUMP_SAMPLES`` packets are lost.
 
@@ -187,10 +186,12 @@ def receive(
         elif time.monotonic() - heard_at >= idle_s and not receiver.waiting:
             break
         late_s, begin = clock.tick(), time.monotonic()
+        idle = not receiver.waiting
         pcm = receiver.play()
         if len(pcm):
             play(pcm)
             got.slots += 1
+            got.idle_slots = got.idle_slots + 1 if idle else 0
             got.timing.note(late_s, time.monotonic() - begin, slot_s)
         on_slot(got)
     return got
@@ -254,14 +255,3 @@ def relay(
                 number += 1  # Ties leave in the order in which they came.
                 heapq.heappush(on_the_way, (at, number, copy))
             on_datagram(network)
-
-
-def warm_up(models: Models, sender: SenderConfig | None = None, receiver: ReceiverConfig | None = None) -> None:
-    """Compile all that a call needs, so that nothing has to wait for it later: a few packets, one of them lost."""
-    noise = np.random.default_rng(0).normal(0, 0.05, (8, PACKET_SAMPLES)).astype(np.float32)
-    talking = Sender(models, sender or SenderConfig(dred_duration_ms=1040))
-    packets = [talking.send(block) for block in noise]
-    if receiver is not None:
-        listening = Receiver(models, ReceiverConfig(playout_delay_ms=40, use_lbrr=False, use_dred=receiver.use_dred))
-        for number, packet in enumerate(packets):
-            listening.push(None if number == 4 else packet)
