@@ -32,7 +32,7 @@ class Demo:
     out: Path = Path("jdred-demo")
     """Folder for report.html, summary.json and the sounds."""
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Simulate:
     seed: int = 0
     """Of the loss and of the vocoder."""
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
 
 
 @dataclass(frozen=True)

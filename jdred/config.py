@@ -180,7 +180,7 @@ class SenderConfig:
     """Fraction of packets that the encoder should expect to be lost, 0 .. 1; drives LBRR."""
     complexity: int = 10
     dred_duration_ms: int = 1040
-    """0 (no DRED) .. 1040, in steps of 40."""
+    """0 (no DRED) .. 1040, rounded down to whole 40."""
     dred_every: int = 1
     """1 .. 50: one of so many packets reaches back so far. A gap may then have to wait for a later packet than the
     next one, but all of them are cheaper."""

@@ -43,7 +43,7 @@ class Decode:
     loss_seed: int = 0
     receiver: OmitArgPrefixes[ReceiverConfig] = ReceiverConfig()
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Inspect:
     json: bool = False
     """JSON in place of the table."""
     models: str = "default"
-    """Shipped set of models whose payloads are expected."""
+    """Set of models (a shipped name or a path) whose payloads are expected."""
 
 
 def encode(args: Encode) -> None:

@@ -46,7 +46,7 @@ class Receive:
     """The call is over when nothing came for so long."""
     receiver: OmitArgPrefixes[ReceiverConfig] = ReceiverConfig()
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
 
 
 @dataclass(frozen=True)

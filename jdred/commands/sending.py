@@ -24,7 +24,7 @@ class Sending:
     expected_delay_ms: float = 1040.0
     """Playout delay of the receiver: longer repairs come too late."""
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
 
 
 def sender_config(args: Sending, models: "Models") -> SenderConfig:

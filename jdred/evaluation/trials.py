@@ -40,7 +40,7 @@ class Parts:
     """Which weights to use."""
 
     models: str = "default"
-    """Shipped set of models."""
+    """Set of models: a shipped name or a path."""
     rdovae: str | None = None
     """In place of the set's: shipped name, or .npz file."""
     vocoder: str | None = None

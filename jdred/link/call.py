@@ -94,7 +94,7 @@ def call(
 
 def warm_up(
     models: Models,
-    sender: SenderConfig | None = SenderConfig(dred_duration_ms=1040),
+    sender: SenderConfig | None = SenderConfig(),
     receiver: ReceiverConfig | None = ReceiverConfig(),
 ) -> None:
     """Compile all that a live call needs, by a short one that loses a packet, so that nothing waits for it later.
@@ -103,7 +103,7 @@ def warm_up(
       sender, receiver: the ends that this side of the call has; None: it has none.
     """
     noise = np.random.default_rng(0).normal(0, 0.05, (8, PACKET_SAMPLES)).astype(np.float32)
-    talking = Sender(models, sender or SenderConfig(dred_duration_ms=1040))
+    talking = Sender(models, sender or SenderConfig())
     packets = [talking.send(block) for block in noise]
     if receiver is not None:
         listening = Receiver(models, ReceiverConfig(playout_delay_ms=40, use_lbrr=False, use_dred=receiver.use_dred))
