@@ -163,15 +163,14 @@ def statistics(got: "Received", receiver: "Receiver") -> dict[str, Any]:
 
 def _kbps(got: "Received") -> float:
     """Of what arrived, over the time that was played."""
-    return 8 * got.bytes / 1000 / (0.02 * max(1, got.slots - got.idle_slots))
+    return 8 * got.bytes / 1000 / (0.02 * max(1, got.heard_slots))
 
 
 def _received(got: "Received", receiver: "Receiver") -> dict[str, str]:
     told, timing = statistics(got, receiver), got.timing.figures()
-    slots = got.slots - got.idle_slots
-    shares = {source: f"{count} ({count / max(1, slots):.1%})" for source, count in told["sources"].items()}
+    shares = {source: f"{count} ({count / max(1, got.heard_slots):.1%})" for source, count in told["sources"].items()}
     return {
-        "seconds": f"{0.02 * slots:.1f}",
+        "seconds": f"{0.02 * got.heard_slots:.1f}",
         "kb/s": f"{told['kbps']:.1f}",
         **shares,
         **{name: str(told["packets"][name]) for name in ("late", "duplicate", "reordered", "restarts")},

@@ -157,6 +157,11 @@ class Received:
     """Of these the last ones, with nothing in hand: the call is over, or its packets are late."""
     timing: Timing = field(default_factory=Timing)
 
+    @property
+    def heard_slots(self) -> int:
+        """Times 20 ms played of the call itself."""
+        return self.slots - self.idle_slots
+
 
 def receive(
     listening: socket.socket,

@@ -43,8 +43,8 @@ FADE_IN = np.float32(0.5 - 0.5 * np.cos(np.pi * np.arange(HALF_FRAME) / HALF_FRA
 FADE_IN_EARLY = 1 - (1 - FADE_IN) ** 4
 """[80] the same where they were predicted: half after 1.3 ms.
 
-A guess is often out of phase with what follows, and where the two are mixed a dent is left. PESQ of validation speech
-with isolated losses is .024 better for it, in the mean of four draws of losses.
+A guess is often out of phase with what follows, and where the two are mixed a dent is left: PESQ with isolated losses
+1.794 with ``FADE_IN``, 1.814 with this (``experiments/concealment.py``, 24 test clips).
 """
 ATTENUATION = np.float32([0, 0, -0.1, -0.1, -0.2, -0.2, -0.4, -0.4, -0.8, -0.8])
 """Added to c_0 of the n-th predicted frame in a row (first: 1); 1 less for each frame beyond. 1 is 2.36 dB.
